@@ -1,0 +1,1 @@
+"""Where specmill runs: resources, jobs, clusters, and the cards that ship."""

@@ -1,0 +1,1 @@
+"""Clusters, one module each; deploy/backend.py is their contract."""

@@ -1,0 +1,158 @@
+"""Job: a command, what it may use, and the folder it leaves its logs in."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+
+def _matching(pattern: str, wanted: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"expected {wanted}, found {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+Walltime = Annotated[
+    str,
+    _matching(r"\d+-([01]\d|2[0-3])(:[0-5]\d){2}|\d{1,3}(:[0-5]\d){2}", "HH:MM:SS or D-HH:MM:SS"),
+]
+# Names go into directives that a scheduler parses itself, where no shell quoting protects them.
+Name = Annotated[str, _matching(r"[\w.+-]+", "letters, digits and ._+-")]
+Queue = Annotated[str, _matching(r"[\w.,@+-]*", "letters, digits and .,_@+-")]
+Variable = Annotated[str, _matching(r"[A-Za-z_]\w*", "the name of an environment variable")]
+Word = Annotated[str, _matching(r"[^\0]*", "text without NUL")]
+
+
+def _plain_folder(folder: Path) -> Path:
+    if re.search(r'[\x00-\x1f"\'\\%]', str(folder)):
+        raise ValueError(
+            f"a scheduler reads quotes, backslashes, % and control characters in a path its own "
+            f"way; choose another folder than {str(folder)!r}"
+        )
+    return folder
+
+
+class Resources(BaseModel):
+    """What a job or a cluster may use, on one coordinating node and its workers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: PositiveInt = 1
+    "Worker processes."
+    threads: PositiveInt = 1
+    "Threads that one worker computes with."
+    memory: ByteSize = ByteSize(2 * 2**30)
+    "Memory of one worker, bytes; a card may say '2GiB'."
+    walltime: Walltime = "04:00:00"
+    "Longest run, HH:MM:SS or D-HH:MM:SS; for schedulers."
+    gpus: NonNegativeInt = 0
+    "GPUs of one worker."
+    partition: Queue = ""
+    "Partition or queue of the scheduler; its default when empty."
+    account: Queue = ""
+    "Account to charge; the scheduler's default when empty."
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of one worker, bytes."""
+        return int(self.memory)
+
+
+class Cluster(Resources):
+    """The `[cluster]` table of a run card: where its stages run."""
+
+    backend: Annotated[str, _matching(r"[\w.]+", "a name of deploy.backends")] = "local"
+    "A module on the shelf deploy.backends, or anybody's by its dotted name."
+    workers: PositiveInt = 2
+    "Worker processes."
+    threads: NonNegativeInt = 0
+    "Threads of one worker; 0 shares the cores at hand (one, where the cores are elsewhere)."
+    commit_blocks: PositiveInt = 8
+    "Blocks between two commits, at most."
+    commit_s: PositiveFloat = 120.0
+    "Seconds between two commits, at most."
+
+    def resources(self) -> Resources:
+        """What to ask a backend for, with the threads counted out."""
+        share = max(1, cores() // self.workers) if self.backend == "local" else 1
+        given = self.model_dump(include=set(Resources.model_fields))
+        return Resources(**given | {"threads": self.threads or share})
+
+
+class Job(BaseModel):
+    """One command to run somewhere; nothing in it depends on where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    command: Annotated[tuple[Word, ...], Field(min_length=1)]
+    "The program and its arguments, unquoted."
+    resources: Resources = Resources()
+    env: dict[Variable, Word] = {}
+    "Environment variables to set."
+    folder: Annotated[Path, AfterValidator(_plain_folder)]
+    "The run's folder: scripts go to <folder>/jobs, what the job prints to <folder>/logs."
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the job prints."""
+        return self.folder / "logs"
+
+    def write(self, script: str) -> Path:
+        """Put a rendered script, and the log folder that schedulers do not create, in place."""
+        path = self.folder / "jobs" / f"{self.name}.sh"
+        for parent in (path.parent, self.logs):
+            parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(script, encoding="utf-8")
+        return path
+
+
+def script(job: Job, directives: Iterable[str] = ()) -> str:
+    """Bash that runs a job, as text; directives are a scheduler's lines below the first."""
+    lines = ["#!/bin/bash", *directives, "", "set -euo pipefail", *exports(_environment(job))]
+    return "\n".join([*lines, "", f"exec {shlex.join(job.command)}", ""])
+
+
+def exports(environment: Mapping[str, str]) -> list[str]:
+    """Lines of shell that set environment variables."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """Variables that numerical libraries take their threads from, when they are loaded."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+def cores() -> int:
+    """Cores that this process may use, which a scheduler may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def program() -> str:
+    """The `specmill` of this environment, for a node whose PATH may lack it."""
+    return str(Path(sys.executable).with_name("specmill"))
+
+
+def _environment(job: Job) -> dict[str, str]:
+    # The coordinator trains with all cores of the job; workers are told their share at their start.
+    # PYTHONSAFEPATH: a pipeline.py beside the script would be imported in place of ours.
+    threads = threads_environment(job.resources.workers * job.resources.threads)
+    return {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | threads | job.env

@@ -1,0 +1,293 @@
+"""The run card: one strict TOML file says everything about a run."""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from deploy.job import Cluster
+from storage.objects import Shares
+
+CARDS = Path(__file__).resolve().parents[1] / "deploy" / "cards"
+"The cards that ship: model and mock cards are found here by their bare names."
+
+
+class CardError(ValueError):
+    """A card that does not say what a card must say."""
+
+
+class Table(BaseModel):
+    """A table of a card: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(Table):
+    """[run]: where the products of this card go."""
+
+    dir: str
+    "Folder of the run: store, checkpoints, report."
+    seed: int = 1
+    "From which all randomness is spawned."
+    commit_s: float = Field(default=120.0, gt=0)
+    "Seconds between two commits of a stage, at most: what a crash costs."
+    commit_blocks: PositiveInt = 64
+    "Blocks between two commits of a stage, at most."
+
+
+class SurveyTable(Table):
+    """[survey]: the files and the store."""
+
+    root: str
+    "Folder of the survey's files."
+    reader: str = "sdss"
+    "Format, a name on storage.readers."
+    config: str = ""
+    "Instrument configuration; the reader's first when empty."
+    store: str = ""
+    "The store; <run.dir>/survey.icechunk when empty."
+
+
+class Simulate(Table):
+    """[simulate]: a mock survey, written into survey.root."""
+
+    mock: str
+    "A card of deploy/cards/mocks, by name, or the path of one."
+    n: PositiveInt
+    "Objects."
+    repeats: float = Field(default=0.05, ge=0, le=1)
+    "Share of the objects that are observed a second time, on another date."
+
+
+class SplitTable(Table):
+    """[split]: which side an object is on."""
+
+    salt: str = "specmill"
+    "Hashed with the object's id."
+    shares: Shares = Shares()
+    "Of train, val, calib and test."
+
+
+class Sample(Table):
+    """[sample]: which spectra train a model."""
+
+    where: str = "class == 'GALAXY' and zwarn == 0"
+    "Expression over the columns; sky fibres and quarantined rows never train."
+
+
+class FrameTable(Table):
+    """[frame]: how a model sees a spectrum."""
+
+    name: str = "fs"
+    "A name of training.frame."
+
+
+class TrainModel(Table):
+    """[[train.model]]: one model to train."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    "Its name in this run."
+    card: str = ""
+    "A card of deploy/cards/models, by name, or the path of one; the name when empty."
+    overrides: dict[str, Any] = {}
+    "Values that replace those of its card, by dotted key."
+
+
+class Train(Table):
+    """[train]: the models."""
+
+    model: tuple[TrainModel, ...]
+
+
+class VerdictTable(Table):
+    """[verdict]: the mocks that a model is judged on."""
+
+    mock: str = "mock-v1"
+    "A card of deploy/cards/mocks, by name, or the path of one."
+    n: PositiveInt = 1000
+    "Objects in each bin of S/N."
+    reference: PositiveInt = 6000
+    "Noiseless objects that the linear reference is learnt from."
+
+
+class Route(Table):
+    """[[denoise.route]]: which model takes which spectra; the first rule that fits."""
+
+    where: str = ""
+    "Expression over the columns; all when empty."
+    model: str
+    "Name, directory, digest, 'best', or 'none'."
+    reason: str = ""
+    "Why, for 'none'."
+
+
+class Denoise(Table):
+    """[denoise]: the models at work."""
+
+    route: tuple[Route, ...] = (Route(model="best"),)
+    checkpoints: str = ""
+    "Folder of the checkpoints; <run.dir>/checkpoints when empty."
+    outside: Literal["skip", "flag"] = "skip"
+    "What becomes of spectra outside a model's footprint: left out, or done and flagged."
+    unproven: bool = False
+    "Whether a model whose verdict is failed or missing may be used; the product says so."
+
+
+class Measure(Table):
+    """[measure]: what is measured on what."""
+
+    inputs: tuple[str, ...] = ("raw", "raw@frame", "truth@frame", "model@frame", "denoised")
+    "raw, raw@frame, truth@frame, model@frame, and denoised: every product of this card."
+    indices: tuple[str, ...] = ("Dn4000", "HdeltaF", "Mgb")
+    "Names on pipeline.indices."
+    draws: int = Field(default=16, ge=16)
+    "Draws of the posterior that give the error of an index on a denoised spectrum."
+
+
+class Report(Table):
+    """[report]: the page for people."""
+
+    examples: PositiveInt = 6
+    "Spectra that are shown."
+
+
+class Card(Table):
+    """A run card."""
+
+    run: Run
+    survey: SurveyTable
+    simulate: Simulate | None = None
+    split: SplitTable = SplitTable()
+    sample: Sample = Sample()
+    frame: FrameTable = FrameTable()
+    train: Train | None = None
+    verdict: VerdictTable = VerdictTable()
+    denoise: Denoise = Denoise()
+    measure: Measure = Measure()
+    report: Report = Report()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Card":
+        names = [model.name for model in self.train.model] if self.train else []
+        if len(set(names)) < len(names):
+            raise ValueError(f"train.model: names must differ, found {names}")
+        return self
+
+    @property
+    def store(self) -> str:
+        """Path of the store."""
+        return self.survey.store or str(Path(self.run.dir) / "survey.icechunk")
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the checkpoints."""
+        return self.denoise.checkpoints or str(Path(self.run.dir) / "checkpoints")
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits of everything the card says."""
+        return digest8(self.model_dump(mode="json"))
+
+
+def digest8(value: object) -> str:
+    """Eight hex digits of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def load(path: str, settings: Sequence[str] = ()) -> Card:
+    """Read a card, with one-off settings ``table.key=value``.
+
+    Raises
+    ------
+    CardError
+        When it is not TOML, an unknown key is in it (names the nearest one), or a value is wrong.
+    FileNotFoundError
+        When there is no such file.
+    """
+    content = read_toml(path)
+    for setting in settings:
+        _set(content, setting)
+    try:
+        return Card(**content)
+    except ValidationError as error:
+        raise CardError("\n".join(_words(path, item) for item in error.errors())) from error
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """A TOML file as a dict.
+
+    Raises
+    ------
+    CardError
+        When it is not TOML.
+    FileNotFoundError
+        When there is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: no such card; `specmill init DIR` writes one")
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: not TOML ({error})") from error
+
+
+def shipped(shelf: str, name: str) -> str:
+    """Path of a card by its bare name on a shelf of ours, or of anybody's by its path."""
+    if name.endswith(".toml"):
+        return name
+    there = sorted(file.stem for file in (CARDS / shelf).glob("*.toml"))
+    if name not in there:
+        raise CardError(f"no card {name!r} in {shelf} (there: {', '.join(there)})")
+    return str(CARDS / shelf / f"{name}.toml")
+
+
+def _set(content: dict[str, Any], setting: str) -> None:
+    key, found, value = setting.partition("=")
+    if not found or "." not in key:
+        raise CardError(f"--set {setting}: expected table.key=value")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise CardError(f"--set {setting}: {table!r} is not a table")
+    try:
+        content[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        # A bare word is a text: paths and names need no quotes on the command line.
+        content[last] = value
+
+
+def _words(path: str, item: Any) -> str:
+    """One validation error in words: the table, the key, what was found, the nearest known key."""
+    where = [str(part) for part in item["loc"]]
+    if item["type"] != "extra_forbidden":
+        found = "" if item["type"] == "missing" else f", found {item['input']!r}"
+        return (
+            f"{path}: [{'.'.join(where[:-1])}] {where[-1] if where else ''}: {item['msg']}{found}"
+        )
+    known = _known(where[:-1])
+    near = difflib.get_close_matches(where[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    table = f"[{'.'.join(where[:-1])}]" if where[:-1] else "the card"
+    return f"{path}: unknown key {where[-1]!r} in {table}; {hint}"
+
+
+def _known(where: Sequence[str]) -> list[str]:
+    schema = Card.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in where:
+        options = [node, *node.get("anyOf", [])]
+        node = next((o["properties"][part] for o in options if part in o.get("properties", {})), {})
+        for option in [node, *node.get("anyOf", [])]:
+            option = option.get("items", option)
+            if "$ref" in option:
+                node = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
+    return sorted(node.get("properties", {}))

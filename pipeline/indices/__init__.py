@@ -1,0 +1,1 @@
+"""Line indices, one module per family; pipeline/index.py is their contract."""

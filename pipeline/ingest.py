@@ -1,0 +1,201 @@
+"""Ingest: a folder of survey files becomes the groups /spectra and /truth of a store."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from distributed import Client
+
+from pipeline import blocks, truth
+from pipeline.card import Card
+from pipeline.stage import config_of, reader, target
+from storage import objects, schema
+from storage.grid import Grid
+from storage.provenance import provenance
+from storage.reader import Source
+from storage.schema import Reason, Split, Status
+from storage.store import Survey, exists
+from storage.writer import Writer, writing
+
+logger = logging.getLogger(__name__)
+
+STEP_ROWS = 65_536
+"Rows that one step of ingest appends."
+
+
+def is_done(card: Card) -> bool:
+    """Whether the files of the card are all in its store."""
+    if not exists(card.store):
+        return False
+    survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
+    return group in survey and bool(survey.attrs(group).get("complete"))
+
+
+@dataclass(frozen=True)
+class Read:
+    """Rows of a group from the files: what a worker does."""
+
+    reader: str
+    config: str
+    root: str
+    sources: tuple[Source, ...]
+    first: int
+    "Row of the group where the sources begin."
+
+    def __call__(self, block: blocks.Block) -> xr.Dataset:
+        """Read a block."""
+        form = reader(self.reader)
+        parts = [form.read(s, self.root, self.config) for s in self._parts(block)]
+        ds = parts[0] if len(parts) == 1 else xr.concat(parts, "spectrum", combine_attrs="override")
+        return schema.check(
+            ds.drop_vars("wavelength"), f"{self.root} rows {block.first}:{block.last}"
+        )
+
+    def only(self, block: blocks.Block) -> "Read":
+        """As much of it as a block needs: what is sent to a worker."""
+        return replace(self, sources=tuple(self._parts(block)), first=block.first)
+
+    def _parts(self, block: blocks.Block) -> Iterator[Source]:
+        begin = self.first
+        for source in self.sources:
+            first, last = max(block.first, begin), min(block.last, begin + source.rows)
+            if first < last:
+                yield source.part(first - begin, last - begin)
+            begin += source.rows
+
+
+def ingest(card: Card, client: Client) -> blocks.Tally:
+    """Read every file below survey.root into the store; quarantined rows keep their place.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder is not there or holds no file of the format.
+    ValueError
+        When the folder has grown or changed since its ingest began.
+    LeaseError
+        When another process writes to the store.
+    """
+    form, config = reader(card.survey.reader), config_of(card)
+    grid, group = form.CONFIGS[config], f"spectra/{config}"
+    steps = _steps(form.find(card.survey.root))
+    # The first step is found before anything is made: an empty folder leaves no store.
+    steps = chain([next(steps)], steps)
+    Survey.create(card.store)
+    with writing(card.store, "ingest") as writer:
+        end, done = 0, blocks.Tally()
+        for step in steps:
+            begin, end = end, end + sum(source.rows for source in step)
+            _extend(writer, card, group, grid, begin, step)
+            make = Read(card.survey.reader, config, card.survey.root, step, begin)
+            done += blocks.run(make, target=target(card, writer, group, grid.size), client=client)
+        _finish(writer, card, group, form.IDENTITY, end)
+        if truth.is_there(card):
+            done += truth.ingest(card, writer, client)
+        return done + blocks.tally(writer, group)
+
+
+def _steps(sources: Iterator[Source]) -> Iterator[tuple[Source, ...]]:
+    """Sources in groups of STEP_ROWS rows exactly, but for the last."""
+    held: list[Source] = []
+    rows = 0
+    for source in sources:
+        begin = 0
+        while begin < source.rows:
+            end = min(source.rows, begin + STEP_ROWS - rows)
+            held.append(source.part(begin, end))
+            rows += end - begin
+            begin = end
+            if rows == STEP_ROWS:
+                yield tuple(held)
+                held, rows = [], 0
+    if held:
+        yield tuple(held)
+
+
+def _extend(
+    writer: Writer, card: Card, group: str, grid: Grid, begin: int, step: tuple[Source, ...]
+) -> None:
+    """Make room for a step, or see that the room made before is for these very files."""
+    names = [str(Path(f).relative_to(card.survey.root)) for s in step for f in s.files]
+    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+    end = begin + sum(source.rows for source in step)
+    made = writer.attrs(group)["steps"] if group in writer else []
+    known = next((found for first, last, found in made if (first, last) == (begin, end)), None)
+    if known == digest:
+        return
+    if made and (made[-1][1] > begin or writer.attrs(group).get("complete")):
+        raise ValueError(
+            f"{card.survey.root}: its files are not those that {card.store} was made from "
+            f"({made[-1][1]} rows); adding to a store is not possible yet: give survey.store a "
+            "new path to ingest all of them"
+        )
+    if not made:
+        attrs = {**provenance(), "survey_root": card.survey.root, "reader": card.survey.reader}
+        writer.create_group(group, schema.template(end, grid), {**attrs, "grid": grid.model_dump()})
+    else:
+        writer.resize(group, end)
+    writer.set_attrs(group, {"steps": [*made, [begin, end, digest]]})
+    writer.commit(f"{group}: room for rows {begin}:{end}", {"group": group})
+
+
+def _finish(
+    writer: Writer, card: Card, group: str, identity: Literal["target_id", "position"], rows: int
+) -> None:
+    """Objects, sides and duplicates: what only the whole survey can say."""
+    attrs = writer.attrs(group)
+    if attrs["steps"][-1][1] != rows:
+        raise ValueError(
+            f"{card.survey.root}: holds {rows} spectra, {card.store} was begun with "
+            f"{attrs['steps'][-1][1]}; put the missing files back, or give survey.store a new path"
+        )
+    if attrs.get("complete"):
+        return
+    columns = {name: writer.read_column(group, name) for name in _NEEDED}
+    good = columns["status"] == Status.DONE
+    place = [np.where(good, columns[name], np.nan) for name in ("ra", "dec")]
+    names = [columns[name] for name in ("survey", "target_id", "observation")]
+    found = objects.assign(names[0], names[1], names[2], place[0], place[1], identity)
+    side = objects.split(found.object_id, card.split.salt, card.split.shares)
+    side[found.bridged & (side == Split.TRAIN)] = Split.NONE
+    new = {"object_id": found.object_id, "split": side, **_duplicates(columns)}
+    writer.write_columns(group, 0, new)
+    writer.set_attrs(group, {"complete": True, "split_salt": card.split.salt})
+    writer.commit(f"{group}: objects and split", {"group": group})
+
+
+_NEEDED = (
+    "survey",
+    "target_id",
+    "observation",
+    "ra",
+    "dec",
+    "status",
+    "reason_code",
+    "reason",
+    "digest",
+    "source",
+)
+
+
+def _duplicates(columns: dict[str, Any]) -> dict[str, Any]:
+    """The ledger with every second row of one observation, or of one file, quarantined."""
+    status, code, reason = (columns[n].copy() for n in ("status", "reason_code", "reason"))
+    rows = np.flatnonzero(status == Status.DONE)
+    for key in ("observation", "digest"):
+        values = columns[key][rows]
+        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        again = (first[inverse] != np.arange(len(rows))) & (values != "")
+        for row, original in zip(rows[again], rows[first[inverse[again]]], strict=True):
+            status[row], code[row] = Status.QUARANTINED, Reason.DUPLICATE
+            reason[row] = (
+                f"{columns['source'][row]}: the same {key} as {columns['source'][original]}; "
+                "remove one of the two files"
+            )
+    return {"status": status, "reason_code": code, "reason": reason}

@@ -1,0 +1,53 @@
+"""What every stage of a card needs: its reader, its grid, its way of filling a group."""
+
+from typing import cast
+
+from pipeline import blocks
+from pipeline.card import Card
+from storage.grid import Grid
+from storage.names import resolve
+from storage.provenance import provenance
+from storage.reader import Reader
+from storage.store import Survey
+from storage.writer import CHUNK_ROWS, Writer
+
+
+def reader(name: str) -> Reader:
+    """A survey format by the name that cards use."""
+    return cast(Reader, resolve("storage.readers", name))
+
+
+def config_of(card: Card) -> str:
+    """The instrument configuration of a card."""
+    known = reader(card.survey.reader).CONFIGS
+    config = card.survey.config or next(iter(known))
+    if config not in known:
+        raise ValueError(
+            f"survey.config: {card.survey.reader} has no {config!r} (there: {', '.join(known)})"
+        )
+    return config
+
+
+def grid_of(survey: Survey, group: str) -> Grid:
+    """The wavelength axis of a group, exactly as ingest or denoise recorded it."""
+    return Grid(**survey.attrs(group)["grid"])
+
+
+def target(card: Card, writer: Writer, group: str, pixels: int, arrays: int = 8) -> blocks.Target:
+    """How a stage of a card fills a group: blocks and commits as the card's cluster allows.
+
+    pixels, arrays : values in one row of the widest array, and how many such arrays a worker holds.
+    """
+    cluster = card.cluster
+    rows = writer.rows(group)
+    return blocks.Target(
+        writer=writer,
+        group=group,
+        chunk_rows=CHUNK_ROWS,
+        block_chunks=blocks.block_chunks(
+            rows, CHUNK_ROWS, 4 * pixels * arrays, int(cluster.memory), cluster.workers
+        ),
+        commit_blocks=card.run.commit_blocks,
+        commit_s=card.run.commit_s,
+        metadata={"group": group, "card": card.digest, "code": provenance()["code_version"]},
+    )

@@ -1,0 +1,1 @@
+"""What a survey is: its shape, its store, its files."""

@@ -1,0 +1,1 @@
+"""Simulators with known truth, one module each; storage/mock.py is their contract."""

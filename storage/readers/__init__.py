@@ -1,0 +1,1 @@
+"""Survey formats, one module each; storage/reader.py is their contract."""

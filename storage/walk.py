@@ -1,0 +1,46 @@
+"""Files of a survey below a folder: in the order of their paths, without listing them all first."""
+
+import os
+import re
+from collections.abc import Iterator
+
+
+def walk(root: str, name: re.Pattern[str]) -> Iterator[str]:
+    """Paths below root, root included, of files whose whole name matches.
+
+    In the order of their text, whatever the depth. Links are followed; a folder that contains
+    itself through a link is entered once. A file link that leads nowhere is yielded: its reader
+    says so.
+
+    Raises
+    ------
+    FileNotFoundError
+        When root is not a folder, or holds no such file.
+    """
+    if not os.path.isdir(root):  # noqa: PTH112 - text in, text out: Path costs more than the walk
+        raise FileNotFoundError(f"{root}: no such folder; set survey.root to the survey's files")
+    empty = True
+    for path in _below(root, name, ()):
+        empty = False
+        yield path
+    if empty:
+        raise FileNotFoundError(
+            f"{root}: no file here or below is named like {name.pattern}; set survey.root to "
+            "the folder that holds them, or survey.reader to their format"
+        )
+
+
+def _below(folder: str, name: re.Pattern[str], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    state = os.stat(folder)  # noqa: PTH116
+    identity = (state.st_dev, state.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as entries:
+        # The slash makes "a/b" and "a.fits" sort as whole paths do.
+        found = sorted((e.name + "/" if e.is_dir() else e.name) for e in entries)
+    for entry in found:
+        path = os.path.join(folder, entry)  # noqa: PTH118
+        if entry.endswith("/"):
+            yield from _below(path[:-1], name, (*above, identity))
+        elif name.fullmatch(entry):
+            yield path

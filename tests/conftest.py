@@ -1,0 +1,17 @@
+"""What all tests share: the folder of real spectra, where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def survey_data() -> Path:
+    """Folder of real survey files: SPECMILL_DATA, or ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("SPECMILL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real spectra at {folder}; set SPECMILL_DATA to their folder")
+    return folder

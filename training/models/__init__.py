@@ -1,0 +1,1 @@
+"""Denoisers, one module each; training/model.py is their contract."""
