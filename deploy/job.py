@@ -15,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
 )
 
@@ -84,10 +83,6 @@ class Cluster(Resources):
     "Worker processes."
     threads: NonNegativeInt = 0
     "Threads of one worker; 0 shares the cores at hand (one, where the cores are elsewhere)."
-    commit_blocks: PositiveInt = 8
-    "Blocks between two commits, at most."
-    commit_s: PositiveFloat = 120.0
-    "Seconds between two commits, at most."
 
     def resources(self) -> Resources:
         """What to ask a backend for, with the threads counted out."""

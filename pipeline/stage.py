@@ -2,12 +2,16 @@
 
 from typing import cast
 
+import numpy as np
+import xarray as xr
+
 from pipeline import blocks
 from pipeline.card import Card
 from storage.grid import Grid
 from storage.names import resolve
 from storage.provenance import provenance
 from storage.reader import Reader
+from storage.schema import COLUMNS
 from storage.store import Survey
 from storage.writer import CHUNK_ROWS, Writer
 
@@ -31,6 +35,31 @@ def config_of(card: Card) -> str:
 def grid_of(survey: Survey, group: str) -> Grid:
     """The wavelength axis of a group, exactly as ingest or denoise recorded it."""
     return Grid(**survey.attrs(group)["grid"])
+
+
+def snapshot_of(survey: Survey, group: str) -> str:
+    """The newest version in which a group itself was changed: the same however others grow.
+
+    Raises
+    ------
+    ValueError
+        When no version says so.
+    """
+    for version in survey.history():
+        if version.metadata.get("group") == group:
+            return version.snapshot
+    raise ValueError(f"{survey.path}: no version in its history changed {group}; ingest it again")
+
+
+def footprint_columns(spectra: xr.Dataset) -> xr.Dataset:
+    """The columns that a footprint looks at, with the typical line spread of each spectrum."""
+    columns = spectra[[name for name in COLUMNS if name in spectra]]
+    spread = spectra["lsf"].isel(wavelength=slice(None, None, 16)).astype("f4").to_numpy()
+    known = np.where(spread > 0, spread, np.nan)
+    typical = np.full(len(known), np.nan, "f4")
+    some = np.isfinite(known).any(axis=1)
+    typical[some] = np.nanmedian(known[some], axis=1)
+    return columns.drop_vars("wavelength", errors="ignore").assign(lsf=("spectrum", typical))
 
 
 def target(card: Card, writer: Writer, group: str, pixels: int, arrays: int = 8) -> blocks.Target:

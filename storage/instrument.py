@@ -18,7 +18,7 @@ C_KMS = 299792.458
 SDSS_PIXEL_KMS = 1e-4 * np.log(10) * C_KMS
 G_BAND, R_BAND = (4000.0, 5400.0), (5600.0, 6900.0)
 "Observed A, of S/N per pixel."
-BRIGHT = 100.0
+BRIGHT = 75.0
 "A pixel whose sky is brighter than this (house unit) has no data: BRIGHTSKY, 1 % of them."
 _READ_VARIANCE = 7.5
 "Electrons squared per pixel."
@@ -57,7 +57,7 @@ _SKY_LINES = (
 def lsf_kms(wavelength: Float) -> Float:
     """Sigma of the line spread at observed wavelengths, km/s; any shape."""
     where, pixels = np.array(_LSF).T
-    return np.asarray(np.interp(wavelength, where, pixels)) * SDSS_PIXEL_KMS
+    return np.asarray(np.interp(wavelength, where, pixels) * SDSS_PIXEL_KMS)
 
 
 def lsf_pixels(grid: Grid) -> Float:

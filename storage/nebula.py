@@ -19,7 +19,6 @@ LINES: dict[str, float] = {
 }  # fmt: skip
 "Names and rest wavelengths, vacuum A."
 BALMER = ("halpha", "hbeta", "hgamma", "hdelta")
-C_KMS = 299792.458
 _REACH = 6.0
 "Half width of a drawn line, in sigmas."
 

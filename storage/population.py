@@ -163,7 +163,9 @@ def _stars(rng: np.random.Generator, mass: dict[str, Float]) -> dict[str, Float]
     young = np.clip(10.0**log_young, 1e-5, 0.75)
     share = np.choose(kind, [np.minimum(0.08 * abs(n[1]), 0.3), 0.1 + 0.3 * u[0], 0.3 * u[0]])
     middle = share * (1 - young)
-    old_age = np.choose(kind, [np.clip(9.5 + 2.8 * n[2], 3.5, 13.8), 3.5 + 8.5 * u[1], 4 + 9 * u[1]])
+    old_age = np.choose(
+        kind, [np.clip(9.5 + 2.8 * n[2], 3.5, 13.8), 3.5 + 8.5 * u[1], 4 + 9 * u[1]]
+    )
     middle_age, young_age = 0.5 * 6.0 ** u[2], 0.004 * 60.0 ** u[3]
     gas_like = 1.1 * (mass["oh"] - 8.69) - 0.1
     metal = np.where(kind == STAR_FORMING, gas_like, 0.05 + 0.2 * (mass["logmass"] - 10.5))
@@ -171,13 +173,14 @@ def _stars(rng: np.random.Generator, mass: dict[str, Float]) -> dict[str, Float]
     parts = ((1 - young - middle, old_age), (middle, middle_age), (young, young_age))
     base = sum((f[:, None] * templates.weights(age, metal) for f, age in parts), np.zeros(1))
     light = np.asarray(base @ templates.analytic().mass_to_light)
+    enhanced, spread = np.choose(kind, [0.22, 0.06, 0.14]), np.choose(kind, [0.13, 0.07, 0.11])
     distant = mass["logmass"] - 10.3 - 2 * np.log10(mass["z"] / 0.08) + 0.12 * n[5]
     return {
         "weights": base, "light_young": young, "light_intermediate": middle, "age_old": old_age,
         "age": 10 ** sum((f * np.log10(age) for f, age in parts), np.zeros(1)),
         "metallicity": metal,
-        "alpha_fe": np.choose(kind, [0.22, 0.06, 0.14]) + np.choose(kind, [0.13, 0.07, 0.11]) * n[4],
+        "alpha_fe": enhanced + spread * n[4],
         "iron_h": 0.08 * rng.standard_normal(BLOCK),
-        # A galaxy of 2e10 solar masses, M/L 2, at z = 0.08 has 11 units in the fibre.
-        "level": np.clip(11.0 * 10**distant * 2.0 / light, 1.5, 300.0),
+        # A galaxy of 2e10 solar masses, M/L 2, at z = 0.08 has 28 units in the fibre.
+        "level": np.clip(28.0 * 10**distant * 2.0 / light, 3.0, 300.0),
     }  # fmt: skip

@@ -20,6 +20,8 @@ from storage.grid import Grid
 
 # Below this an inverse variance is taken to be this: 1/ivar and its sums stay finite in float32.
 _FAINTEST = 1e-30
+# Divisor of what is 0 anyway.
+_LEAST = 1e-37
 
 
 class Rebinned(NamedTuple):
@@ -38,7 +40,7 @@ class _Overlaps(NamedTuple):
     """Where target pixels lie among source pixels, in pixels from the first one they touch."""
 
     first: Tensor
-    "(N, P) int64: first source pixel touched, counted in the padded table."
+    "(N * P,) int64: first source pixel touched, counted through the padded table of all rows."
     begin: Tensor
     "(N, P): part of the first source pixel that lies before the target pixel."
     reach: Tensor
@@ -46,7 +48,7 @@ class _Overlaps(NamedTuple):
     full: Tensor
     "(N, P): width of the target pixel, in widths of the first source pixel."
     taps: int
-    "How many source pixels a target pixel may touch."
+    "How many source pixels a target pixel may touch; as many pad a row of the table at each end."
 
 
 class Rebinner:
@@ -66,19 +68,23 @@ class Rebinner:
             if not grid.edges[0] > 0:
                 raise ValueError(f"{grid!r}: starts at {grid.edges[0]:g} A; expected above 0 A")
         self.source, self.target = source, target
-        self._growth = 10.0**source.step if source.kind == "log" else 1.0
+        log = source.kind == "log"
+        self._growth = 10.0**source.step if log else 1.0
         edges = target.edges
-        scaled = np.log10(edges) if source.kind == "log" else edges
         # Edge number i of the source is at position i. float64: float32 loses the pixel.
-        self._position = torch.from_numpy(scaled / source.step)
+        self._position = torch.from_numpy((np.log10(edges) if log else edges) / source.step)
         self._origin = source.start / source.step - 0.5
-        self._width = torch.from_numpy(np.diff(edges) / self._first_width(edges[:-1])).float()
+        width = edges[:-1] * (self._growth - 1) if log else source.step
+        self._width = torch.from_numpy(target.widths / width).float()
+        "(P,) of target pixels, in widths of a source pixel that begins where they do."
 
     def __call__(
         self,
         flux: Tensor,
         ivar: Tensor,
         stretch: Tensor,
+        *,
+        gain: Tensor | None = None,
         min_good: float = 0.5,
         covariance: bool = False,
     ) -> Rebinned:
@@ -91,10 +97,17 @@ class Rebinner:
             the two is not finite, there is no data, whatever stands there.
         stretch : (N,) float64
             Target to source wavelengths; finite and above 0.
+        gain : (N, L) float32, optional
+            Multiplies flux and its error first; above 0.
         min_good : float
             Share of its width that a target pixel needs in good source pixels, above 0.
         covariance : bool
             Whether the covariance factor is wanted.
+
+        Raises
+        ------
+        ValueError
+            When `min_good` is not in (0, 1].
 
         Notes
         -----
@@ -103,51 +116,59 @@ class Rebinner:
         """
         if not 0 < min_good <= 1:
             raise ValueError(f"min_good is {min_good}; expected above 0 and at most 1")
-        overlaps = self._overlaps(stretch)
-        value, variance = _tables(flux, ivar, overlaps.taps)
-        total, covered, spread = (torch.zeros_like(overlaps.begin) for _ in range(3))
-        for tap, overlap in self._weights(overlaps):
-            noise = _tap(variance, overlaps, tap)
-            overlap = overlap.mul_(noise.sign())
-            covered += overlap
-            total.addcmul_(overlap, _tap(value, overlaps, tap))
-            spread.addcmul_(overlap.square_(), noise)
+        taps = self._taps(stretch)
+        overlaps = self._overlaps(stretch, taps, (-taps, self.source.size + taps))
+        value, variance = _tables(flux, ivar, gain, taps)
+        total, covered, spread = overlaps.full.new_zeros((3, *overlaps.full.shape)).unbind()
+        noise, other = torch.empty_like(covered), torch.empty_like(covered)
+        for tap, growth, overlap in self._weights(overlaps):
+            _tap(variance, overlaps, tap, out=noise)
+            # Signs and products, no masks: torch is five times slower on booleans.
+            overlap.mul_(torch.sign(noise, out=other))
+            covered.add_(overlap, alpha=growth)
+            total.addcmul_(overlap, _tap(value, overlaps, tap, out=other), value=growth)
+            spread.addcmul_(overlap.square_(), noise, value=growth**2)
         keep = _enough(covered, overlaps.full, min_good)
-        # Where nothing is kept the divisors become 1 or more, and 0 comes out.
-        spare = 1 - keep
-        flux_NP = total.div_(covered + spare).mul_(keep)
-        ivar_NP = covered.square().div_(spread + spare).mul_(keep)
+        flux_NP = total.div_(covered.clamp_(min=_LEAST)).mul_(keep)
+        ivar_NP = covered.square().div_(spread.clamp_(min=_LEAST)).mul_(keep)
         if not covariance:
             return Rebinned(flux_NP, ivar_NP)
         return Rebinned(flux_NP, ivar_NP, self._covariance(overlaps, variance, covered, keep))
 
     def mean(self, values: Tensor, stretch: Tensor, min_good: float = 0.5) -> Tensor:
-        """Overlap-weighted mean of values (N, L) that are all good, 0 outside them: (N, P)."""
-        ones = torch.ones_like(values)
-        return self(values, ones, stretch, min_good).flux
-
-    def _first_width(self, edges: np.ndarray) -> np.ndarray | float:
-        """Width of a source pixel that begins at these edges, A."""
-        return edges * (self._growth - 1) if self.source.kind == "log" else self.source.step
-
-    def _overlaps(self, stretch: Tensor) -> _Overlaps:
+        """Overlap-weighted mean (N, P) of values (N, L) that are all good; 0 outside them."""
         taps = self._taps(stretch)
-        size = self.source.size
+        overlaps = self._overlaps(stretch, taps, (0, self.source.size))
+        table = _blank(values, taps)
+        table[:, taps : taps + self.source.size] = values
+        total, covered = (torch.zeros_like(overlaps.full) for _ in range(2))
+        for tap, growth, overlap in self._weights(overlaps):
+            covered.add_(overlap, alpha=growth)
+            total.addcmul_(overlap, _tap(table, overlaps, tap), value=growth)
+        keep = _enough(covered, overlaps.full, min_good)
+        return total.div_(covered.clamp_(min=_LEAST)).mul_(keep)
+
+    def _overlaps(self, stretch: Tensor, taps: int, limits: tuple[int, int]) -> _Overlaps:
         position = self._position.to(stretch.device)
         scale = stretch.double()[:, None]
+        # Beyond the source lie `taps` pixels without data: its ends need no special case.
         if self.source.kind == "log":
-            place = position + (scale.log10() / self.source.step - self._origin)
+            place = position + (scale.log10() / self.source.step - self._origin + taps)
         else:
-            place = position * scale - self._origin
-        # Room for `taps` pixels without data on both sides: edges out there need no special case.
-        place = place.add_(taps).clamp_(0, size + taps)
+            place = (position * scale).add_(taps - self._origin)
+        place.clamp_(limits[0] + taps, limits[1] + taps)
         whole = place.floor()
         part = self._linear(place.sub_(whole).float())
         reach = (whole[:, 1:] - whole[:, :-1]).float().add_(part[:, 1:])
         begin = part[:, :-1]
         width = self._width.to(stretch.device)
-        full = width * (1 + begin * (self._growth - 1)) if self._growth > 1 else width * scale
-        return _Overlaps(whole[:, :-1].long(), begin, reach, full.float(), taps)
+        if self.source.kind == "log":
+            full = torch.addcmul(width, begin, width, value=self._growth - 1)
+        else:
+            full = width * scale.float()
+        rows = torch.arange(len(stretch), device=stretch.device)[:, None]
+        first = whole[:, :-1].add_(rows * (self.source.size + 2 * taps)).int()
+        return _Overlaps(first.flatten(), begin, reach, full, taps)
 
     def _linear(self, part: Tensor) -> Tensor:
         """Part of a source pixel in A, of its part in the grid's own scale.
@@ -155,16 +176,16 @@ class Rebinner:
         (q^part - 1) / (q - 1) for pixels that grow by q, as a series in ln q: sums and products
         round alike wherever they stand in a vector; torch.exp2 does not.
         """
-        if self._growth == 1:
+        if self.source.kind == "linear":
             return part
         rate = math.log(self._growth)
         coefficients = [rate / (self._growth - 1)]
         while coefficients[-1] > 1e-9:
             coefficients.append(coefficients[-1] * rate / (len(coefficients) + 1))
-        series = torch.full_like(part, coefficients[-1])
-        for coefficient in reversed(coefficients[:-1]):
-            series.mul_(part).add_(coefficient)
-        return series.mul_(part)
+        series = part * coefficients.pop()
+        while coefficients:
+            series.add_(coefficients.pop()).mul_(part)
+        return series
 
     def _taps(self, stretch: Tensor) -> int:
         edges = self.target.edges
@@ -174,29 +195,29 @@ class Rebinner:
         most = min(float(stretch.max()), self.source.edges[-1] / edges[0])
         return int(self.target.widths.max() * most / self.source.step) + 2
 
-    def _weights(self, overlaps: _Overlaps) -> Iterator[tuple[int, Tensor]]:
-        """Overlap with each tap, in widths of the first one."""
-        for tap in range(overlaps.taps):
-            if tap == 0:
-                yield 0, overlaps.reach.clamp(max=1).sub_(overlaps.begin)
-            else:
-                yield tap, (overlaps.reach - tap).clamp_(0, 1).mul_(self._growth**tap)
+    def _weights(self, overlaps: _Overlaps) -> Iterator[tuple[int, float, Tensor]]:
+        """Tap, width of its pixel in first ones, and the part of it that is overlapped."""
+        # One tensor for all taps, and so in the methods above: memory just used is in cache.
+        overlap = overlaps.reach.clamp(max=1).sub_(overlaps.begin)
+        yield 0, 1.0, overlap
+        for tap in range(1, overlaps.taps):
+            yield tap, self._growth**tap, torch.sub(overlaps.reach, tap, out=overlap).clamp_(0, 1)
 
     def _covariance(
         self, overlaps: _Overlaps, variance: Tensor, covered: Tensor, keep: Tensor
     ) -> Tensor:
         # C_jk = sum_i a_ji a_ki var_i with a = o / S: a row's sum needs the columns' sums of a.
-        share = keep / (covered + (1 - keep))
+        share = keep / covered
         column = torch.zeros_like(variance)
-        for tap, overlap in self._weights(overlaps):
-            index = overlaps.first + tap
-            column.scatter_add_(1, index, overlap.mul_(share))
+        for tap, growth, overlap in self._weights(overlaps):
+            part = overlap.mul_(share).mul_(growth)
+            column.view(-1)[tap:].scatter_add_(0, overlaps.first.long(), part.flatten())
         row, diagonal = (torch.zeros_like(covered) for _ in range(2))
-        for tap, overlap in self._weights(overlaps):
+        for tap, growth, overlap in self._weights(overlaps):
             noise = _tap(variance, overlaps, tap)
-            row.addcmul_(overlap * noise, _tap(column, overlaps, tap))
-            diagonal.addcmul_(overlap.square_(), noise)
-        return row.mul_(covered).div_(diagonal + (1 - keep)).mul_(keep)
+            row.addcmul_(overlap * noise, _tap(column, overlaps, tap), value=growth)
+            diagonal.addcmul_(overlap.square_(), noise, value=growth**2)
+        return row.mul_(covered).div_(diagonal.clamp_(min=_LEAST)).mul_(keep)
 
 
 @lru_cache(maxsize=32)
@@ -205,24 +226,34 @@ def rebinner(source: Grid, target: Grid) -> Rebinner:
     return Rebinner(source, target)
 
 
-def _tables(flux: Tensor, ivar: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Flux and variance, 0 where there is no data, with `pad` pixels of no data on both sides."""
-    value, variance = (flux.new_zeros((len(flux), flux.shape[1] + 2 * pad)) for _ in range(2))
-    finite = torch.nan_to_num(flux * 0 + 1, nan=0.0)
-    known = torch.nan_to_num(ivar, nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0)
-    # Signs and products, no masks: torch is five times slower on booleans.
-    good = known.sign().mul_(finite)
+def _tables(flux: Tensor, ivar: Tensor, gain: Tensor | None, pad: int) -> tuple[Tensor, Tensor]:
+    """Flux and variance after gain, padded; variance is 0 where there is no data."""
+    # One pass finds anything that is not finite: 0 x inf is none either.
+    if not bool(torch.isfinite(torch.dot(flux.flatten(), ivar.flatten()))):
+        good = torch.isfinite(flux) & torch.isfinite(ivar)
+        flux, ivar = torch.where(good, flux, 0), torch.where(good, ivar, 0)
+    ivar = ivar.clamp(min=0)
+    good = ivar.sign()
+    value, variance = _blank(flux, pad), _blank(flux, pad)
     inside = slice(pad, pad + flux.shape[1])
-    torch.mul(torch.nan_to_num(flux, nan=0.0, posinf=0.0, neginf=0.0), good, out=value[:, inside])
-    torch.div(good, known.clamp_(min=_FAINTEST), out=variance[:, inside])
+    factor = torch.ones_like(flux[:, :1]) if gain is None else gain
+    noise = torch.div(good, ivar.clamp_(min=_FAINTEST), out=variance[:, inside])
+    noise.mul_(factor).mul_(factor)
+    torch.mul(flux, good.mul_(factor), out=value[:, inside])
     return value, variance
 
 
-def _tap(table: Tensor, overlaps: _Overlaps, tap: int) -> Tensor:
-    # The table moves, not the index: no second index in memory.
-    return torch.gather(table[:, tap:], 1, overlaps.first)
+def _blank(values: Tensor, pad: int) -> Tensor:
+    return values.new_zeros((len(values), values.shape[1] + 2 * pad))
+
+
+def _tap(table: Tensor, overlaps: _Overlaps, tap: int, out: Tensor | None = None) -> Tensor:
+    """(N, P) values of one tap; the table moves, not the index: no second index in memory."""
+    found = torch.empty_like(overlaps.full) if out is None else out
+    torch.index_select(table.view(-1)[tap:], 0, overlaps.first, out=found.view(-1))
+    return found
 
 
 def _enough(covered: Tensor, full: Tensor, min_good: float) -> Tensor:
     """1 where the good part of a pixel is at least `min_good` of it (to 1e-6), else 0."""
-    return (covered - full * (min_good * (1 - 1e-6))).sign_().clamp_(min=0)
+    return covered.sub(full, alpha=min_good * (1 - 1e-6)).sign_().clamp_(min=0)

@@ -3,7 +3,7 @@
 Missing is said once: where ``ivar`` is 0 there is no data, and ``flux`` there is 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -182,9 +182,17 @@ def empty(field: Field) -> Any:
     return np.nan if field.dtype.startswith("f") and field.dims == ("spectrum",) else 0
 
 
-def template(n: int, grid: Grid, fields: dict[str, Field] | None = None) -> xr.Dataset:
-    """The shape, dtypes and units of n spectra on a grid; no values are held."""
-    sizes = {"spectrum": n, "wavelength": grid.size}
+def template(
+    n: int,
+    grid: Grid | None,
+    fields: Mapping[str, Field] | None = None,
+    more: Mapping[str, int] | None = None,
+) -> xr.Dataset:
+    """The shape, dtypes and units of n spectra on a grid; no values are held.
+
+    grid : the wavelength axis, if the fields have one; more : sizes of other axes.
+    """
+    sizes = {"spectrum": n, **({"wavelength": grid.size} if grid else {}), **(more or {})}
     arrays = {
         name: (
             field.dims,
@@ -195,10 +203,10 @@ def template(n: int, grid: Grid, fields: dict[str, Field] | None = None) -> xr.D
         )
         for name, field in (SPECTRA if fields is None else fields).items()
     }
-    return xr.Dataset(arrays, coords={"wavelength": wavelength(grid)})
+    return xr.Dataset(arrays, coords={"wavelength": wavelength(grid)} if grid else {})
 
 
-def blank(n: int, grid: Grid, fields: dict[str, Field] | None = None) -> xr.Dataset:
+def blank(n: int, grid: Grid | None, fields: Mapping[str, Field] | None = None) -> xr.Dataset:
     """As `template`, with every value there and empty: what a reader fills in."""
     return template(n, grid, fields).copy(deep=True)
 

@@ -12,27 +12,13 @@ from storage.sdss_format import EBV_PER_EXTINCTION_R
 Values = dict[str, Any]
 
 WANTED = frozenset(
-    [
-        "SURVEY",
-        "INSTRUMENT",
-        "BESTOBJID",
-        "OBJID",
-        "SOURCETYPE",
-        "OBJTYPE",
-        "PLATE",
-        "MJD",
-        "FIBERID",
-        "PLUG_RA",
-        "PLUG_DEC",
-        "CLASS",
-        "SUBCLASS",
-        "Z",
-        "Z_ERR",
-        "ZWARNING",
-        "VDISP",
-        "EXTINCTION",
-    ]
+    {
+        *("SURVEY", "INSTRUMENT", "BESTOBJID", "OBJID", "SOURCETYPE", "OBJTYPE", "CLASS"),
+        *("SUBCLASS", "PLATE", "MJD", "FIBERID", "PLUG_RA", "PLUG_DEC", "Z", "Z_ERR"),
+        *("ZWARNING", "VDISP", "EXTINCTION"),
+    }
 )
+"Columns to read."
 _Z = (-0.02, 10.0)
 
 
@@ -86,7 +72,7 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         "mjd": mjd,
         "z": _redshift(number("Z"), kind),
         "z_err": number("Z_ERR"),
-        "zwarn": int(number("ZWARNING", default=0)),
+        "zwarn": np.int32(int(number("ZWARNING", default=0))),
         "class": text("CLASS"),
         "subclass": text("SUBCLASS"),
         "object_type": kind,

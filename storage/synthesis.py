@@ -7,6 +7,7 @@ Axes: N spectra, L pixels of the grid, M pixels of the fine axis, T templates, K
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ OBSERVED = Grid(
     size=_LAST - _FIRST,
 )
 "The fine axis, observed frame: 3346-10851 A."
-PIXEL_KMS = templates.REST.step * np.log(10) * nebula.C_KMS
+PIXEL_KMS = templates.REST.step * np.log(10) * instrument.C_KMS
 # The line spread varies with wavelength: spectra with the sharpest and the bluntest one are mixed
 # so that the variance is right everywhere; the fourth moment is then right to a few per cent.
 _SHARP_KMS, _BLUNT_KMS = 52.0, 92.0
@@ -134,7 +135,8 @@ def _stars(draw: Draw) -> Single:
 def _transforms() -> Single:
     """Fourier transforms of the templates and of their two derivatives, (3 T, 2 K) real pairs."""
     base = templates.analytic()
-    return fft.rfft(np.concatenate([base.flux, base.alpha, base.iron]), axis=1).view(np.float32)
+    every = np.concatenate([base.flux, base.alpha, base.iron])
+    return np.asarray(fft.rfft(every, axis=1).view(np.float32))
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +151,8 @@ def _phases(shift: Float, size: int) -> NDArray[np.complex64]:
     turn = -2j * np.pi / templates.REST.size * shift[:, None]
     coarse = np.exp(turn * np.arange(0, size, step)).astype(np.complex64)
     small = np.exp(turn * np.arange(step)).astype(np.complex64)
-    return (coarse[:, :, None] * small[:, None, :]).reshape(shift.size, -1)[:, :size]
+    whole = (coarse[:, :, None] * small[:, None, :]).reshape(shift.size, -1)
+    return np.asarray(whole[:, :size])
 
 
 def _internal_dust(draw: Draw) -> Single:
@@ -158,7 +161,7 @@ def _internal_dust(draw: Draw) -> Single:
     curve = np.lib.stride_tricks.sliding_window_view(_rest_dust(), OBSERVED.size)
     shift = np.rint(np.log10(1 + draw["z"]) / templates.REST.step).astype(np.intp)
     seen = curve[_FIRST - shift]
-    return np.exp(_f4(-0.4 * np.log(10) * draw["ebv_internal"])[:, None] * seen)
+    return np.asarray(np.exp(_f4(-0.4 * np.log(10) * draw["ebv_internal"])[:, None] * seen))
 
 
 @lru_cache(maxsize=1)
@@ -186,7 +189,7 @@ def _beside_halpha(fine: Single, z: Float) -> Float:
 
 def _add_gas(out: Single, grid: Grid, draw: Draw, lines: Float) -> None:
     for number, (name, rest) in enumerate(nebula.LINES.items()):
-        centre = rest * (1 + draw["z"]) * (1 + draw["velocity_gas"] / nebula.C_KMS)
+        centre = rest * (1 + draw["z"]) * (1 + draw["velocity_gas"] / instrument.C_KMS)
         sigma = _seen_width(centre, draw["sigma_gas"])
         nebula.add_lines(out, grid, centre, sigma, lines[:, number])
         broad = np.flatnonzero(draw["sigma_broad"])
@@ -201,8 +204,8 @@ def _add_gas(out: Single, grid: Grid, draw: Draw, lines: Float) -> None:
 
 def _seen_width(centre: Float, kms: Float) -> Float:
     """Sigma in A of a line of kms through the instrument."""
-    return np.asarray(centre * np.hypot(kms, instrument.lsf_kms(centre)) / nebula.C_KMS)
+    return np.asarray(centre * np.hypot(kms, instrument.lsf_kms(centre)) / instrument.C_KMS)
 
 
-def _f4(value: Float) -> Single:
+def _f4(value: NDArray[np.floating[Any]]) -> Single:
     return value.astype(np.float32)

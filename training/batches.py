@@ -4,10 +4,9 @@ Whole chunks are read in permuted order and rows are shuffled within a window of
 good as a full shuffle for learning, and ten times as fast as reading rows at random.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -143,12 +142,12 @@ def _random(*key: int) -> np.random.Generator:
 
 def take(batch: Batch, rows: slice | Tensor) -> Batch:
     """Those rows of a batch."""
-    return _each(batch, lambda value: value[rows])
+    return each(batch, lambda value: value[rows])
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
-    return _each(batch, lambda value: value.to(device, non_blocking=True))
+    return each(batch, lambda value: value.to(device, non_blocking=True))
 
 
 def join(parts: Sequence[Batch]) -> Batch:
@@ -167,6 +166,7 @@ def size(batch: Batch) -> int:
     return sum(value.nbytes for value in values if value is not None)
 
 
-def _each(batch: Batch, change: Any) -> Batch:
+def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every array changed."""
     changed = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return replace(batch, **{k: change(v) for k, v in changed.items() if v is not None})

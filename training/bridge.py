@@ -19,26 +19,22 @@ def bridged(x: Tensor, weight: Tensor) -> Tensor:
     (N, P) float32
         Linear between good pixels, constant beyond the first and the last; a row without any
         good pixel is 0.
-
-    Notes
-    -----
-    Good and missing pixels are listed in one order over all rows. Before missing pixel number i,
-    at place m, lie m - i good ones, so its neighbours are found without a search.
     """
     pixels = x.shape[1]
-    good = weight.flatten().nonzero().squeeze(1)
-    missing = (weight.flatten() == 0).nonzero().squeeze(1)
-    if len(missing) == 0 or len(good) == 0:
-        return x * weight.sign()
-    after = missing - torch.arange(len(missing), device=x.device)
-    left = good[(after - 1).clamp_(min=0)]
-    right = good[after.clamp_(max=len(good) - 1)]
-    row = missing // pixels
-    has_left = (left < missing) & (left // pixels == row)
-    has_right = (right > missing) & (right // pixels == row)
-    # With one neighbour both are that one; with none the row is empty.
-    near, far = torch.where(has_left, left, right), torch.where(has_right, right, left)
     values = x.flatten()
-    way = (missing - near) / (far - near)
-    line = torch.lerp(values[near], values[far], torch.where(has_left & has_right, way, 0))
-    return values.index_put((missing,), line * (has_left | has_right)).view_as(x)
+    missing = (weight.flatten() == 0).nonzero().squeeze(1)
+    if len(missing) == 0:
+        return x
+    # A run of missing pixels begins where the one before is not missing, or in another row.
+    begins = torch.ones_like(missing, dtype=torch.bool)
+    begins[1:] = (missing[1:] - missing[:-1] > 1) | (missing[1:] % pixels == 0)
+    run = begins.cumsum(0) - 1
+    near, far = missing[begins] - 1, missing[begins.roll(-1)] + 1
+    # Beyond the row there is nothing: the other end serves for both, or 0 for an empty row.
+    has_near, has_far = (near + 1) % pixels != 0, far % pixels != 0
+    start, end = (values[place.clamp(0, len(values) - 1)] for place in (near, far))
+    start = torch.where(has_near, start, end * has_far)
+    end = torch.where(has_far, end, start)
+    way = (missing - near[run]) / (far - near)[run]
+    line = torch.lerp(start[run], end[run], way)
+    return values.index_copy(0, missing, line).view_as(x)

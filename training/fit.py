@@ -3,8 +3,6 @@
 A run is a folder named by what it depends on. A driver that was killed is simply started again.
 """
 
-import hashlib
-import json
 import logging
 import os
 import secrets
@@ -13,19 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from training.batches import Batches
-from training.frame import Frame
 from training.loop import loop
 from training.model import Denoiser
-from training.recipe import ModelCard
-from training.source import SpectraSource
-from training.state import Record, State, load, save, write_curves
+from training.state import FILE, Record, State, load, save, write_curves
+from training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -42,54 +35,6 @@ RAY_SETTINGS = {
     # process and its children only, and leaves no file in the user's home.
     "RAY_AUTH_MODE": "token",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is to be learnt; it travels to the workers."""
-
-    card: ModelCard
-    "The model and how it learns."
-    source: SpectraSource
-    "The spectra."
-    frame: Frame
-    "How the model sees them."
-    train: NDArray[np.int64]
-    "Rows to learn from."
-    val: NDArray[np.int64]
-    "Rows to watch; may be none."
-
-    @property
-    def digest8(self) -> str:
-        """Of everything that the result depends on, but the number of epochs: more may follow."""
-        fit = self.card.fit.model_dump(mode="json")
-        if fit["schedule"] != "onecycle":
-            del fit["epochs"]
-        said = [self.card.model, self.card.options, fit, self.frame.label, self.source.identity]
-        found = hashlib.blake2b(json.dumps(said, sort_keys=True).encode())
-        for rows in (self.train, self.val):
-            found.update(np.asarray(rows, dtype="<i8").tobytes() + b"|")
-        return found.hexdigest()[:8]
-
-    def batches(self, which: Literal["train", "val"], rank: int = 0, world: int = 1) -> Batches:
-        """The rows of one side, one rank's share of them."""
-        rows = self.train if which == "train" else self.val
-        chunks = np.unique(np.asarray(rows) // self.source.chunk).size
-        if which == "val" and chunks < world:
-            # Too few to share: every rank watches all of them.
-            rank, world = 0, 1
-        by_gradient = self.card.build(self.frame.grid.size).fit == "gradient"
-        return Batches(
-            source=self.source,
-            rows=rows,
-            frame=self.frame,
-            batch_size=self.card.fit.batch_size,
-            seed=self.card.fit.seed,
-            rank=rank,
-            world=world,
-            drop_last=which == "train" and by_gradient and world > 1,
-            shuffle=which == "train",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +89,9 @@ def train(
 ) -> Trained:
     """Teach a model; continues where an earlier call with the same task was stopped.
 
+    One worker that learns by sums on CPUs needs no gradients shared and no GPU: it runs in this
+    process, and is spared the ten seconds that starting and stopping Ray workers takes.
+
     Parameters
     ----------
     task : Task
@@ -169,11 +117,32 @@ def train(
         return Trained(model=model, history=[], folder=folder)
     task.batches("train", world=workers)
     threads = threads or task.card.fit.threads or max(1, (os.cpu_count() or 1) // workers)
-    with session(threads=threads, workers=workers, gpus=workers if gpu else 0):
-        state = _run(task, folder, workers, threads, gpu)
+    if model.fit == "sums" and workers == 1 and not gpu:
+        state = _alone(task, folder, threads)
+    else:
+        with session(threads=threads, workers=workers, gpus=workers if gpu else 0):
+            state = _run(task, folder, workers, threads, gpu)
     write_curves(state.history, folder / CURVES)
     model.load_state_dict(state.best)
     return Trained(model=model, history=state.history, folder=folder)
+
+
+def _alone(task: Task, folder: Path, threads: int) -> State:
+    """What a worker does, in this process."""
+    kept = folder / "last"
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return loop(
+            task.card.build(task.frame.grid.size),
+            task.batches("train"),
+            task.batches("val") if len(task.val) else None,
+            task.card.fit,
+            state=load(kept) if (kept / FILE).exists() else None,
+            report=lambda state: save(state, kept),
+        )
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> State:

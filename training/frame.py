@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
@@ -27,7 +27,7 @@ from training.bridge import bridged
 
 # Rows worked on together: their arrays stay in a core's cache (more is slower), and a row's
 # rounding cannot depend on how many there are.
-ROWS_CPU, ROWS_GPU = 16, 1024
+ROWS_CPU, ROWS_GPU = 32, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +159,8 @@ class Mapper:
             _tensor(z, "z"),
             _tensor(ebv, "ebv"),
         )
-        parts = [self._to_rows(rows, covariance) for rows in _parts(columns)]
-        return _joined(parts, len(columns[0]))
+        parts = (vars(self._to_rows(rows, covariance)) for rows in _parts(columns))
+        return Batch(**_joined(parts, len(columns[0])))
 
     def back(
         self,
@@ -194,8 +194,8 @@ class Mapper:
             if values is None:
                 continue
             columns = (_tensor(values, name, pixels), *rows)
-            parts = [self._back_rows(*part) for part in _parts(columns)]
-            found.append(torch.cat(parts)[: len(columns[0])])
+            parts = ({"flux": self._back_rows(*part)} for part in _parts(columns))
+            found.append(_joined(parts, len(columns[0]))["flux"])
         return found[0], found[1] if len(found) > 1 else None
 
     def coverage(self, batch: Batch) -> Tensor:
@@ -208,9 +208,10 @@ class Mapper:
         z = torch.where(known, z, 0)
         # torch.exp rounds alike wherever an element stands in memory; torch.exp2 does not.
         bright = torch.exp(ebv.float()[:, None] * self._extinction.to(flux.device))
-        flux = flux * bright
-        ivar = ivar / bright.square_()
-        binned = self._rebin(flux, ivar, 1 + z, self.frame.min_good, covariance)
+        min_good = self.frame.min_good
+        binned = self._rebin(
+            flux, ivar, 1 + z, gain=bright, min_good=min_good, covariance=covariance
+        )
         mean, good = self._window_mean(binned.flux, binned.ivar)
         ok = known & (good >= 0.5) & torch.isfinite(mean) & (mean > 0)
         scale = torch.where(ok, mean, 1)
@@ -272,9 +273,15 @@ def _parts(columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(part)
 
 
-def _joined(parts: list[Batch], n: int) -> Batch:
-    def join(name: str) -> Tensor | None:
-        tensors = [getattr(part, name) for part in parts]
-        return None if tensors[0] is None else torch.cat(tensors)[:n]
-
-    return Batch(**{f.name: join(f.name) for f in fields(Batch)})  # type: ignore[arg-type]  # only covariance may be None
+def _joined(parts: Iterator[dict[str, Tensor]], n: int) -> dict[str, Tensor]:
+    """The first n rows of all parts; each is written while still in cache."""
+    whole: dict[str, Tensor] = {}
+    first = 0
+    for part in parts:
+        some = {name: value[: n - first] for name, value in part.items() if value is not None}
+        for name, value in some.items():
+            if name not in whole:
+                whole[name] = value.new_empty((n, *value.shape[1:]))
+            whole[name][first : first + len(value)] = value
+        first += len(value)
+    return whole

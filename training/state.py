@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
 Record = dict[str, float]
 "One epoch: epoch, train, val, lr, seconds."
 
-TENSORS, NUMBERS = "state.safetensors", "state.json"
+FILE = "state.safetensors"
+"Tensors, and in its header the numbers as JSON: one file is replaced whole."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class State:
 
 
 def save(state: State, folder: Path) -> None:
-    """Write a state into a folder, which then holds nothing else's."""
+    """Write a state into a folder, whole, in place of the one that is there."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"model": state.model, "moments": state.moments}
     if state.best is not state.model:
@@ -49,24 +51,28 @@ def save(state: State, folder: Path) -> None:
         for part, values in parts.items()
         for name, value in values.items()
     }
-    save_file(tensors, folder / TENSORS)
-    numbers = {
-        "epoch": state.epoch,
-        "history": state.history,
-        "schedule": state.schedule,
-        "best_is_model": state.best is state.model,
-    }
     # Python writes a float so that it reads back the same: the step size too is bit-identical.
-    (folder / NUMBERS).write_text(json.dumps(numbers))
+    numbers = json.dumps(
+        {
+            "epoch": state.epoch,
+            "history": state.history,
+            "schedule": state.schedule,
+            "best_is_model": state.best is state.model,
+        }
+    )
+    temporary = folder / f"{FILE}.partial"
+    save_file(tensors, temporary, metadata={"numbers": numbers})
+    temporary.replace(folder / FILE)
 
 
 def load(folder: Path) -> State:
     """Read what `save` wrote."""
     parts: dict[str, Tensors] = {"model": {}, "moments": {}, "best": {}}
-    for key, value in load_file(folder / TENSORS).items():
-        part, name = key.split("/", maxsplit=1)
-        parts[part][name] = value
-    numbers = json.loads((folder / NUMBERS).read_text())
+    with safe_open(folder / FILE, framework="pt") as file:
+        numbers = json.loads(file.metadata()["numbers"])
+        for key in file.keys():  # noqa: SIM118  # not a mapping
+            part, name = key.split("/", maxsplit=1)
+            parts[part][name] = file.get_tensor(key)
     return State(
         epoch=numbers["epoch"],
         model=parts["model"],

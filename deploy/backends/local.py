@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dask.utils import format_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
 from distributed.system import MEMORY_LIMIT
 
 from deploy.job import Job, Resources, script, threads_environment
@@ -59,13 +60,24 @@ def cluster(resources: Resources, folder: Path | None = None) -> Iterator[Client
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             local_directory=scratch,
-            # Before the worker loads a library that counts its threads: Dask's own default is one.
+            worker_class=_Nanny,
             env=threads_environment(resources.threads),
             silence_logs=logging.ERROR,
         ) as workers,
         Client(workers) as client,
     ):
         yield client
+
+
+class _Nanny(Nanny):  # type: ignore[misc]  # distributed is not typed
+    """A nanny whose worker knows its threads before Python starts in it.
+
+    Dask sets `env` when numpy has been loaded already, and has its own default, one thread, before.
+    """
+
+    def __init__(self, *args: Any, env: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, env=env, **kwargs)
+        self.pre_spawn_env |= env
 
 
 def _affordable(resources: Resources) -> None:

@@ -51,12 +51,13 @@ def read(source: Source, root: str, config: str = "sdss") -> xr.Dataset:
         raise ValueError(f"config {config!r} is not of reader sdss; expected one of {[*CONFIGS]}")
     ds = schema.blank(len(source.files), CONFIGS[config])
     columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
-    for row, path in enumerate(source.files):
-        first, pixels, values = _row(path, os.path.relpath(path, root), CONFIGS[config])
-        for name, value in values.items():
-            columns[name][row] = value
-        for name, array in pixels.items():
-            columns[name][row, first : first + len(array)] = array
+    with np.errstate(all="ignore"):
+        for row, path in enumerate(source.files):
+            first, pixels, values = _row(path, os.path.relpath(path, root), CONFIGS[config])
+            for name, value in values.items():
+                columns[name][row] = value
+            for name, array in pixels.items():
+                columns[name][row, first : first + len(array)] = array
     return schema.check(ds, source.files[0])
 
 
@@ -69,10 +70,10 @@ def write(ds: xr.Dataset, root: str) -> list[str]:
     Raises
     ------
     ValueError
-        When an observation is not plate-mjd-fiber or is there twice, or a row has no data. No
-        file is written then.
+        When an observation is not plate-mjd-fiber or is there twice (no file is written then),
+        a row has no data, or a text is longer than its column.
     """
-    columns = {name: ds[name].to_numpy() for name in schema.SPECTRA if name in ds}
+    columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
     keys = [_numbers(str(name)) for name in columns["observation"]]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -113,8 +114,7 @@ def _row(path: str, name: str, grid: Grid) -> tuple[int, Values, Values]:
     try:
         content = Path(path).read_bytes()
         known["digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
-        with np.errstate(all="ignore"):
-            first, pixels, values = _spectrum(content, grid)
+        first, pixels, values = _spectrum(content, grid)
         return first, pixels, known | values | {"status": Status.DONE}
     except RefusedError as error:
         code, what = error.code, str(error)

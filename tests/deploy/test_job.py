@@ -38,7 +38,6 @@ def test_walltimes_that_a_scheduler_reads_are_taken(walltime: str) -> None:
         ("partition", "long; rm"),
         ("account", "a b"),
         ("backend", "../slurm"),
-        ("commit_s", 0),
         ("worker", 2),
     ],
 )

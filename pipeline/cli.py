@@ -1,0 +1,219 @@
+"""The specmill command."""
+
+import logging
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from deploy.job import Job, program
+from pipeline import card as cards
+from pipeline import stages
+from storage import names
+from storage.schema import REASONS, Reason, Status
+from storage.store import Survey
+
+OK, QUARANTINED, USAGE, FAILED = 0, 1, 2, 3
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Denoised spectra and trustworthy line measurements for whole surveys.",
+)
+out = Console(soft_wrap=not sys.stdout.isatty())
+CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A store (*.icechunk).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
+]
+
+
+def _verb(name: str, text: str) -> None:
+    def verb(card: CardArgument, settings: SetOption = None) -> None:
+        loaded = cards.load(card, settings or [])
+        with stages.Machine(loaded) as machine:
+            _say(name, stages.stage(name, loaded, machine))
+        raise typer.Exit(_quarantined(loaded))
+
+    app.command(name, help=text)(verb)
+
+
+for _name, _text in {
+    "simulate": "Write a mock survey with known truth, in the survey's own files.",
+    "ingest": "Read the survey's files into the store.",
+    "train": "Train the models of the card, and judge them.",
+    "denoise": "Run the routes' models over the survey.",
+    "measure": "Measure line indices on everything there is.",
+    "evaluate": "Judge the products on the survey.",
+    "report": "Write the page for people.",
+}.items():
+    _verb(_name, _text)
+
+
+@app.command()
+def run(card: CardArgument, settings: SetOption = None) -> None:
+    """Do all stages of a card; what is done already is left alone."""
+    loaded = cards.load(card, settings or [])
+    with stages.Machine(loaded) as machine:
+        for name in stages.ORDER:
+            if stages.applies(name, loaded):
+                _say(name, stages.stage(name, loaded, machine))
+    from pipeline.report import table
+
+    out.print(table(loaded))
+    out.print(f"report  {Path(loaded.run.dir) / 'report' / 'index.html'}\nstore   {loaded.store}")
+    raise typer.Exit(_quarantined(loaded))
+
+
+@app.command()
+def init(folder: Annotated[str, typer.Argument(metavar="DIR")]) -> None:
+    """Write a commented card to start from."""
+    target = Path(folder) / "card.toml"
+    if target.exists():
+        raise cards.CardError(f"{target}: is there already; edit it, or give another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text((cards.CARDS / "demo.toml").read_text())
+    out.print(f"{target}: edit [survey] root and [run] dir, then `specmill run {target}`")
+
+
+@app.command()
+def query(
+    store: StoreArgument,
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="z < 0.1 and snr_g > 5")] = "",
+    output: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help=".parquet .fits .csv .zarr")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Instrument configuration.")] = None,
+    limit: Annotated[int, typer.Option(help="Rows to print.")] = 20,
+) -> None:
+    """Select spectra by columns and indices; print a table, or write it."""
+    from pipeline.query import query as select
+
+    select(store, expression, out=output, config=config, limit=limit)
+
+
+@app.command()
+def status(store: StoreArgument) -> None:
+    """A line per group: rows by what became of them."""
+    survey = Survey.open(store)
+    table = Table("group", *(Status(s).name.lower().replace("_", " ") for s in (1, 2, 3, 0)))
+    reasons: Counter[tuple[str, str]] = Counter()
+    for group in survey.groups():
+        ds = survey.dataset(group)
+        count = Counter(ds["status"].to_numpy().tolist())
+        table.add_row(group, *(str(count[s]) for s in (1, 2, 3, 0)))
+        for code, n in Counter(ds["reason_code"].to_numpy().tolist()).items():
+            if code:
+                reasons[(group, REASONS[Reason(code)])] += n
+    out.print(table)
+    for (group, reason), n in sorted(reasons.items()):
+        out.print(f"{group}: {n} {reason}", highlight=False)
+
+
+@app.command()
+def history(store: StoreArgument) -> None:
+    """The versions of a store, the newest first."""
+    table = Table("snapshot", "written", "what")
+    for version in Survey.open(store).history():
+        table.add_row(version.snapshot, f"{version.written:%Y-%m-%d %H:%M:%S}", version.message)
+    out.print(table)
+
+
+@app.command()
+def verify(store: StoreArgument) -> None:
+    """Read everything, and hold it against schema, ledger, checksums and provenance."""
+    from pipeline.verify import verify as check
+
+    found = list(check(store))
+    for finding in found:
+        out.print(f"{finding.group}: {finding.what}", highlight=False)
+    groups = len(Survey.open(store).groups())
+    out.print(f"{store}: {groups} groups, {len(found)} findings", highlight=False)
+    raise typer.Exit(FAILED if found else OK)
+
+
+@app.command()
+def submit(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or one stage.")],
+    card: CardArgument,
+    backend: Annotated[str, typer.Option(help="A name of `specmill list backends`.")] = "slurm",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the script.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Hand a stage, or the whole run, to a cluster."""
+    if stage not in ("run", *stages.ORDER):
+        raise ValueError(f"{stage!r} is no stage (there: run, {', '.join(stages.ORDER)})")
+    loaded = cards.load(card, settings or [])
+    options = [word for setting in settings or [] for word in ("--set", setting)]
+    job = Job(
+        name=f"specmill-{stage}",
+        command=(program(), stage, card, *options),
+        resources=loaded.cluster.resources(),
+        folder=Path(loaded.run.dir),
+    )
+    place = names.resolve("deploy.backends", backend)
+    if dry_run:
+        print(place.render(job))
+    else:
+        out.print(f"submitted as {place.submit(job)}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="readers|models|indices|backends|mocks")],
+) -> None:
+    """What there is, by the names that cards use."""
+    from pipeline.shelves import shelf_table
+
+    out.print(shelf_table(what))
+
+
+def _say(name: str, text: str) -> None:
+    gap = "\n" if text.startswith(" ") else " "
+    out.print(f"[bold]{name}[/bold]:{gap}{text}", highlight=False)
+
+
+def _quarantined(card: cards.Card) -> int:
+    """Exit status 1, and the reasons, when any input was quarantined."""
+    from pipeline.stage import config_of
+    from storage.store import exists
+
+    group = f"spectra/{config_of(card)}"
+    if not exists(card.store) or group not in (survey := Survey.open(card.store)):
+        return OK
+    ds = survey.dataset(group)
+    rows = (ds["status"] == Status.QUARANTINED).to_numpy().nonzero()[0]
+    if not len(rows):
+        return OK
+    for text in ds["reason"].to_numpy()[rows[:20]]:
+        out.print(f"quarantined: {text}", highlight=False)
+    out.print(f"{len(rows)} quarantined; `specmill query {card.store} 'status == 2'` lists them")
+    return QUARANTINED
+
+
+def main() -> None:
+    """Run the command; the exit status is 0, 1 (quarantined inputs), 2 (usage) or 3 (failed)."""
+    handler: logging.Handler = logging.StreamHandler()
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", handlers=[handler])
+    for chatty in ("distributed", "ray", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        app()
+    except (ValueError, FileNotFoundError, MemoryError, KeyError) as error:
+        # These are our words about what was asked for, so a traceback would only hide them.
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"specmill: {message}", file=sys.stderr)
+        raise SystemExit(USAGE) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(FAILED) from None

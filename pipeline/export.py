@@ -1,0 +1,131 @@
+"""Export: columns of a survey's Dataset as a table in memory or a file; spectra as plain Zarr."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+from astropy.table import Table
+
+from pipeline.accessor import column_names
+from storage.writer import CHUNK_ROWS, COLUMN_ROWS
+
+
+def catalogue(ds: xr.Dataset, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Columns of a survey as a table in memory; all of them when None.
+
+    Raises
+    ------
+    ValueError
+        When there is no such column.
+    """
+    return pd.DataFrame(_values(ds, _named(ds, columns)))
+
+
+def export(ds: xr.Dataset, out: str | Path, columns: Sequence[str] | None = None) -> Path:
+    """Write the columns to a file, by its suffix, whole or not at all; .zarr takes the spectra too.
+
+    Raises
+    ------
+    ValueError
+        When the suffix is unknown (lists those there are), or a column is not there.
+    FileExistsError
+        When a .zarr folder is there already.
+    """
+    target = Path(out)
+    if target.suffix not in WRITERS:
+        raise ValueError(f"{out}: unknown suffix {target.suffix!r}, expected {', '.join(WRITERS)}")
+    names = _named(ds, columns)
+    if target.is_dir():
+        raise FileExistsError(f"{out}: is there already; remove it, or give another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{target.name}")
+    try:
+        WRITERS[target.suffix](ds, names, partial)
+        partial.replace(target)
+    finally:
+        _remove(partial)
+    return target
+
+
+def _named(ds: xr.Dataset, columns: Sequence[str] | None) -> list[str]:
+    there = column_names(ds)
+    unknown = [name for name in columns or () if name not in there]
+    if unknown:
+        raise ValueError(f"no column {unknown[0]!r} (there: {', '.join(there)})")
+    return list(there if columns is None else columns)
+
+
+def _values(ds: xr.Dataset, names: Sequence[str]) -> dict[str, Any]:
+    loaded = ds[list(names)].compute()
+    found = {name: loaded[name].to_numpy() for name in names}
+    # Variable-length strings of NumPy are not known to every table format yet.
+    return {n: v.astype(object) if v.dtype.kind == "T" else v for n, v in found.items()}
+
+
+def _write_parquet(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
+    """A row group at a time: memory does not grow with the survey."""
+    writer = None
+    for first in range(0, max(ds.sizes["spectrum"], 1), COLUMN_ROWS):
+        part = pa.table(_values(ds.isel(spectrum=slice(first, first + COLUMN_ROWS)), names))
+        if writer is None:
+            fields = [
+                field.with_type(
+                    pa.string() if pa.types.is_null(field.type) else field.type
+                ).with_metadata({"units": _unit(ds, field.name)})
+                for field in part.schema
+            ]
+            writer = pq.ParquetWriter(path, pa.schema(fields, metadata=_about(ds)))
+        writer.write_table(part.cast(writer.schema))
+    assert writer is not None
+    writer.close()
+
+
+def _write_csv(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
+    catalogue(ds, names).to_csv(path, index=False)
+
+
+def _write_fits(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
+    table = Table(meta={key.upper()[:8]: value for key, value in _about(ds).items()})
+    for name, values in _values(ds, names).items():
+        table[name] = values.astype(str) if values.dtype == object else values
+        if _unit(ds, name) != "1":
+            table[name].unit = _unit(ds, name)
+    table.write(path, format="fits", overwrite=True)
+
+
+def _write_zarr(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
+    pixels = [str(n) for n, v in ds.data_vars.items() if v.dims != ("spectrum",)]
+    kept = ds[[*pixels, *names]].chunk(spectrum=CHUNK_ROWS)
+    for variable in kept.variables.values():
+        variable.encoding.clear()
+        if variable.dtype.kind == "T":
+            variable.data = variable.data.astype(object)
+    kept.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+
+
+def _unit(ds: xr.Dataset, name: str) -> str:
+    return str(ds[name].attrs.get("units", "1"))
+
+
+def _about(ds: xr.Dataset) -> dict[str, str]:
+    return {key: str(ds.attrs[key]) for key in ("store", "snapshot", "config") if key in ds.attrs}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+WRITERS: dict[str, Callable[[xr.Dataset, Sequence[str], Path], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".fits": _write_fits,
+    ".zarr": _write_zarr,
+}
+"What writes a file of that suffix."

@@ -1,0 +1,148 @@
+"""Stages: what a card does, in order, with one owner of the machine at a time."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from distributed import Client
+
+from deploy.backend import Backend
+from pipeline.blocks import Tally
+from pipeline.card import Card
+from storage.names import resolve
+
+logger = logging.getLogger(__name__)
+
+ORDER = ("simulate", "ingest", "train", "denoise", "measure", "evaluate", "report")
+TIMES = "times.json"
+
+
+@dataclass
+class Machine:
+    """The workers of a card: started when a stage needs them, closed before another owner."""
+
+    card: Card
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _client: Client | None = None
+
+    def client(self) -> Client:
+        """The Dask client."""
+        if self._client is None:
+            cluster = self.card.cluster
+            backend = cast(Backend, resolve("deploy.backends", cluster.backend))
+            folder = Path(self.card.run.dir) / "workers"
+            self._client = self._stack.enter_context(backend.cluster(cluster.resources(), folder))
+            logger.info("Dask dashboard: %s", self._client.dashboard_link)
+        return self._client
+
+    def release(self) -> None:
+        """Close the workers."""
+        self._client = None
+        self._stack.close()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def applies(name: str, card: Card) -> bool:
+    """Whether a card has anything for a stage: simulate and train have their own tables."""
+    return {"simulate": card.simulate, "train": card.train}.get(name, card) is not None
+
+
+def stage(name: str, card: Card, machine: Machine) -> str:
+    """Do what is missing of one stage; gives what there is to say of it."""
+    # Imported here: a stage that is not asked for costs no import of torch or Ray.
+    if not applies(name, card):
+        raise ValueError(f"the card has no table for {name}; add one")
+    begin = time.monotonic()
+    said = _DO[name](card, machine)
+    if said is None:
+        return "nothing to do"
+    _note_time(card, name, time.monotonic() - begin)
+    return said
+
+
+def _note_time(card: Card, name: str, seconds: float) -> None:
+    """Keep the wall time of a stage for the report."""
+    file = Path(card.run.dir) / TIMES
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**known, name: round(seconds, 1)}))
+
+
+def _simulate(card: Card, machine: Machine) -> str | None:
+    from pipeline import simulate
+
+    machine.release()
+    if simulate.is_done(card):
+        return None
+    return f"{simulate.simulate(card)} files in {card.survey.root}"
+
+
+def _ingest(card: Card, machine: Machine) -> str | None:
+    from pipeline import ingest
+
+    if ingest.is_done(card):
+        return None
+    return str(ingest.ingest(card, machine.client()))
+
+
+def _train(card: Card, machine: Machine) -> str | None:
+    from pipeline import train
+
+    machine.release()
+    if train.is_done(card):
+        return None
+    return train.train(card)
+
+
+def _denoise(card: Card, machine: Machine) -> str | None:
+    from pipeline import denoise
+
+    return None if denoise.is_done(card) else _lines(denoise.denoise(card, machine.client()))
+
+
+def _measure(card: Card, machine: Machine) -> str | None:
+    from pipeline import measure
+
+    return None if measure.is_done(card) else _lines(measure.measure(card, machine.client()))
+
+
+def _evaluate(card: Card, machine: Machine) -> str | None:
+    from pipeline import evaluate
+
+    machine.release()
+    if evaluate.is_done(card):
+        return None
+    evaluate.evaluate(card)
+    return "written to evaluate.json"
+
+
+def _report(card: Card, machine: Machine) -> str | None:
+    from pipeline import report
+
+    machine.release()
+    return None if report.is_done(card) else str(report.report(card))
+
+
+_DO: dict[str, Callable[[Card, Machine], str | None]] = {
+    "simulate": _simulate,
+    "ingest": _ingest,
+    "train": _train,
+    "denoise": _denoise,
+    "measure": _measure,
+    "evaluate": _evaluate,
+    "report": _report,
+}
+
+
+def _lines(tallies: dict[str, Tally]) -> str:
+    return "\n".join(f"  {group}: {tally}" for group, tally in tallies.items())

@@ -1,0 +1,237 @@
+"""Galaxies of a flux-limited survey seen by an SDSS-like spectrograph, with their truth.
+
+A `Galaxy` is a population and an exposure: what is out there, and how the survey looks at it.
+Rows are made in blocks of 256, each from generators of its own, and then cut.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from storage import instrument, nebula, schema, synthesis
+from storage.exposure import Exposure, Pixels
+from storage.grid import Float, Grid
+from storage.mock import generator
+from storage.population import ACTIVE, BLOCK, KINDS, PARAMETERS, STAR_FORMING, Population
+
+FIBRES = 640
+"Spectra on a plate."
+_KINDS = dict(enumerate(KINDS.split()))
+_MEASURED = ("z", "z_err", "vdisp", "snr", "snr_g", "snr_r")
+# Noiseless, and so the best that the survey's own pipeline could have fitted.
+_MODEL = "noiseless flux, stands in for the best fit of the survey's pipeline"
+
+
+def build(**options: Any) -> "Galaxy":
+    """A galaxy survey; options are the fields of `Galaxy`, defaults those of mock-v1."""
+    return Galaxy(**options)
+
+
+class Galaxy(Population, Exposure):
+    """Galaxies between two redshifts; see `storage.mock.Mock` for the contract.
+
+    Examples
+    --------
+    >>> grid = Grid(kind="log", start=3.55, step=1e-4, size=4700)
+    >>> Galaxy().truth(2, grid, seed=1, stream="demo")["flux"].sizes["spectrum"]
+    2
+    """
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for name in ("z", "sigma_v", "coverage", "snr_clip"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} = ({low}, {high}): the first is the lower end")
+        if self.z[1] > synthesis.Z_MOST:
+            raise ValueError(f"z = {self.z}: the mock reaches z = {synthesis.Z_MOST}; stay below")
+        if sum(self.shares) <= 0:
+            raise ValueError(f"shares = {self.shares}: at least one kind needs a share above 0")
+        return self
+
+    def truth(self, n: int, grid: Grid, seed: int, stream: str) -> xr.Dataset:
+        """Noiseless flux, parameters, and line fluxes before Galactic dust (``flux_halpha`` ...).
+
+        Raises
+        ------
+        ValueError
+            When the grid leaves the range of the templates.
+        """
+        flux = np.empty((n, grid.size), np.float32)
+        columns = {name: np.empty(n, field.dtype) for name, field in _columns().items()}
+        for block, rows in _blocks(n):
+            draw = self.draw(generator(seed, f"truth:{stream}", block))
+            light, lines = synthesis.flux(draw, grid)
+            draw.update(_positions(seed, stream, block))
+            draw.update({f"flux_{name}": lines[:, k] for k, name in enumerate(nebula.LINES)})
+            flux[rows] = light[: rows.stop - rows.start]
+            for name, values in columns.items():
+                values[rows] = draw[name][: rows.stop - rows.start]
+        fields = _columns()
+        return xr.Dataset(
+            {
+                "flux": (schema.PIXELS["flux"].dims, flux, schema.attrs(schema.PIXELS["flux"])),
+                **{k: ("spectrum", v, _attrs(k, fields[k])) for k, v in columns.items()},
+            },
+            coords={"wavelength": schema.wavelength(grid)},
+        )
+
+    def observe(
+        self,
+        truth: xr.Dataset,
+        grid: Grid,
+        seed: int,
+        stream: str,
+        snr_g: tuple[float, float] | None = None,
+    ) -> xr.Dataset:
+        """One exposure; row i of the truth is row i of the stream.
+
+        Raises
+        ------
+        ValueError
+            When the truth is not on the grid, or there are more rows than plates.
+        """
+        if not np.array_equal(truth["wavelength"].to_numpy(), grid.wavelength):
+            raise ValueError("truth is not on the grid given; draw it there with truth()")
+        n = truth.sizes["spectrum"]
+        shape = (n, grid.size)
+        pixels = Pixels(
+            np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint32)
+        )
+        entries = {name: np.empty(n) for name in _MEASURED}
+        for block, rows in _blocks(n):
+            part = truth.isel(spectrum=rows)
+            seen, columns = self._observe(part, grid, (seed, stream, block), snr_g)
+            for whole, some in zip(pixels, seen, strict=True):
+                whole[rows] = some
+            for name, values in entries.items():
+                values[rows] = columns[name]
+        return _assemble(truth, grid, pixels, {**entries, **_identity(n, seed, stream)}, self)
+
+    def _observe(
+        self,
+        truth: xr.Dataset,
+        grid: Grid,
+        key: tuple[int, str, int],
+        snr_g: tuple[float, float] | None,
+    ) -> tuple[Pixels, dict[str, Float]]:
+        seed, stream, block = key
+        rng = generator(seed, f"observe:{stream}", block)
+        n = truth.sizes["spectrum"]
+        # A short block is filled up: what a row draws must not depend on those that follow it.
+        flux = np.resize(truth["flux"].to_numpy(), (BLOCK, grid.size))
+        z, sigma_v = (np.resize(truth[name].to_numpy(), BLOCK) for name in ("z", "sigma_v"))
+        snr = self.wanted_snr(rng, flux, grid, snr_g)
+        entries = self.catalogue(rng, z, sigma_v, snr, self.z[1])
+        whole = self.expose(rng, flux, grid, snr)
+        pixels = Pixels(whole.flux[:n], whole.ivar[:n], whole.mask[:n])
+        return pixels, {
+            "z": entries.z[:n],
+            "z_err": entries.z_err[:n],
+            "vdisp": entries.vdisp[:n],
+            **_snr(pixels, grid),
+        }
+
+
+def _blocks(n: int) -> Iterator[tuple[int, slice]]:
+    for first in range(0, n, BLOCK):
+        yield first // BLOCK, slice(first, min(first + BLOCK, n))
+
+
+def _columns() -> dict[str, schema.Field]:
+    """Every column of the truth."""
+    positions = {name: schema.COLUMNS[name] for name in ("ra", "dec")}
+    lines = {
+        f"flux_{name}": schema.Field(
+            dtype="f4",
+            units="1e-17 erg s-1 cm-2",
+            description=f"flux of the narrow line at {rest:.2f} A, before Galactic dust",
+        )
+        for name, rest in nebula.LINES.items()
+    }
+    return {**PARAMETERS, **positions, **lines}
+
+
+def _attrs(name: str, field: schema.Field) -> dict[str, Any]:
+    found = schema.attrs(field)
+    if name == "population":
+        found |= {"flag_values": list(_KINDS), "flag_meanings": KINDS}
+    return found
+
+
+def _positions(seed: int, stream: str, block: int) -> dict[str, Float]:
+    """Right ascension and declination of a block: a sequence that keeps its points apart."""
+    start = generator(seed, f"sky:{stream}").random(2)
+    # The plane's golden ratio: uniform on the sky, and no two of a million within 10 arcsec.
+    plastic = 1.32471795724474602596
+    row = block * BLOCK + np.arange(BLOCK)[:, None] + 1.0
+    u, v = ((start + row / np.array([plastic, plastic**2])) % 1.0).T
+    return {"ra": 130.0 + 110.0 * u, "dec": np.degrees(np.arcsin(v * np.sin(np.radians(60.0))))}
+
+
+def _snr(pixels: Pixels, grid: Grid) -> dict[str, Float]:
+    """S/N per good pixel as the catalogue states it."""
+    each = pixels.flux * np.sqrt(pixels.ivar)
+    good = pixels.ivar > 0
+    found = {}
+    for name, band in (("snr_g", instrument.G_BAND), ("snr_r", instrument.R_BAND)):
+        inside = instrument.within(grid.wavelength, band)
+        count = np.maximum(good[:, inside].sum(axis=1), 1)
+        found[name] = each[:, inside].sum(axis=1, dtype=np.float64) / count
+    covered = good.any(axis=0)
+    found["snr"] = np.nanmedian(np.where(good, each, np.nan)[:, covered], axis=1)
+    return found
+
+
+def _identity(n: int, seed: int, stream: str) -> dict[str, NDArray[Any]]:
+    """Plate, date and fibre: another stream is another night."""
+    digest = hashlib.blake2b(f"{seed}:{stream}".encode(), digest_size=8).digest()
+    plate = 1000 + int.from_bytes(digest[:4], "big") % 5000 + np.arange(n) // FIBRES
+    if n and plate[-1] > 9999:
+        raise ValueError(f"{n} spectra need plate {plate[-1]}, and plates have 4 digits; take less")
+    mjd = 52000 + int.from_bytes(digest[4:], "big") % 5000 + np.arange(n) // FIBRES
+    fibre = 1 + np.arange(n) % FIBRES
+    names = [f"{p:04d}-{m:05d}-{f:04d}" for p, m, f in zip(plate, mjd, fibre, strict=True)]
+    return {"observation": np.array(names, np.dtypes.StringDType()), "mjd": mjd.astype(np.float64)}
+
+
+def _assemble(
+    truth: xr.Dataset, grid: Grid, pixels: Pixels, columns: dict[str, Any], mock: Galaxy
+) -> xr.Dataset:
+    n = truth.sizes["spectrum"]
+    covered = instrument.within(grid.wavelength, mock.coverage)
+    kind = truth["population"].to_numpy()
+    ra, dec = truth["ra"].to_numpy(), truth["dec"].to_numpy()
+    values = {
+        **pixels._asdict(),
+        "model": np.where(covered, truth["flux"].to_numpy(), np.float32(0)),
+        # One array stands for all rows: the instrument is the same for every fibre.
+        "lsf": np.broadcast_to(instrument.lsf_pixels(grid).astype("f2"), (n, grid.size)),
+        "ra": ra,
+        "dec": dec,
+        "target_id": [f"{a:.5f}{d:+.5f}" for a, d in zip(ra, dec, strict=True)],
+        "survey": ["mock"] * n,
+        "class": ["GALAXY"] * n,
+        "subclass": np.select([kind == STAR_FORMING, kind == ACTIVE], ["STARFORMING", "AGN"], ""),
+        "object_type": int(schema.ObjectType.SCIENCE),
+        "ebv": truth["ebv"].to_numpy(),
+        "ebv_known": 1,
+        "zwarn": 0,
+        "status": int(schema.Status.DONE),
+        **columns,
+    }
+    rest = {k: f for k, f in schema.SPECTRA.items() if k not in schema.PIXELS}
+    ds = schema.blank(n, grid, rest)
+    for name, value in values.items():
+        field = schema.SPECTRA[name]
+        full = np.asarray(value, dtype=schema.dtype(field))
+        if not full.ndim:
+            full = np.full(n, full)
+        ds[name] = (field.dims, full, schema.attrs(field))
+    ds["model"].attrs["comment"] = _MODEL
+    return ds

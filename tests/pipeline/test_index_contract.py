@@ -1,0 +1,67 @@
+"""Every index on the shelf keeps the contract."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from pipeline.definition import Atomic, Break
+from pipeline.index import find, measure, names, units
+from storage.names import resolve, shelf
+
+WAVE = 3600.0 + np.arange(3200)
+
+
+@pytest.mark.parametrize("module", shelf("pipeline.indices"))
+def test_module_says_what_it_holds(module: str) -> None:
+    found = resolve("pipeline.indices", module)
+    assert found.__doc__
+    assert len(found.INDICES) > 0
+
+
+@pytest.mark.parametrize("name", names())
+def test_index_is_described_and_its_bands_ascend(name: str) -> None:
+    index = find(name)
+    assert index.reference
+    assert units(name) in {"Angstrom", "mag", "1"}
+    assert all(3000 < low < high < 10000 for low, high in index.bands)
+    centres = [sum(band) for band in index.bands]
+    assert centres == sorted(centres)
+
+
+@pytest.mark.parametrize("name", names())
+def test_index_is_measured_alike_at_rest_and_moved(name: str) -> None:
+    flux = 1.0 + 0.1 * np.sin(WAVE / 40.0)[None]
+    ivar = np.full_like(flux, 900.0)
+    rest = measure(WAVE, flux, ivar, (name,))
+    moved = measure(WAVE * 1.2, flux, ivar, (name,), z=np.array([0.2]))
+    np.testing.assert_allclose(moved.value, rest.value, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(moved.error, rest.error, rtol=1e-8)
+    assert rest.value.isfinite().all()
+    assert (rest.error > 0).all()
+
+
+def test_the_shelf_has_the_lick_system_and_the_breaks() -> None:
+    assert {"Dn4000", "D4000", "B4000", "HdeltaA", "HdeltaF", "HgammaF", "Hbeta", "Mgb"} < set(
+        names()
+    )
+    magnitudes = {name for name in names() if units(name) == "mag"}
+    assert magnitudes == {"CN1", "CN2", "Mg1", "Mg2", "TiO1", "TiO2"}
+    assert len(names()) == 28
+
+
+def test_anybody_may_bring_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = types.ModuleType("mylab.indices")
+    theirs.INDICES = (  # type: ignore[attr-defined]  # what their file would hold
+        Break(name="Gap", blue=(4200, 4300), red=(4400, 4500), density="lambda", reference="ours"),
+        Atomic(
+            name="Ours", blue=(6000, 6010), feature=(6010, 6030), red=(6030, 6040), reference="ours"
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "mylab.indices", theirs)
+    flux = np.where(WAVE > 4350, 3.0, 2.0)[None]
+    found = measure(WAVE, flux, None, ("mylab.indices.Gap", "mylab.indices.Ours"))
+    np.testing.assert_allclose(found.value, [[1.5, 0.0]], atol=1e-12)
+    with pytest.raises(ValueError, match=r"no index 'mylab.indices.Gaps'.*did you mean 'Gap'"):
+        find("mylab.indices.Gaps")

@@ -1,0 +1,351 @@
+"""Every model keeps the contract; each does what its equations say."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from scipy.stats import multivariate_normal
+from sklearn.decomposition import PCA as SklearnPCA
+
+from storage.names import resolve, shelf
+from training.frame import Batch
+from training.model import Denoiser
+
+PIXELS, ROWS = 200, 600
+MODELS = shelf("training.models")
+
+
+def made(x: np.ndarray, weight: np.ndarray) -> Batch:
+    """A batch as a frame would give it: missing pixels bridged."""
+    filled = x.copy()
+    pixel = np.arange(x.shape[1])
+    for row, good in zip(filled, weight > 0, strict=True):
+        if good.any():
+            row[:] = np.interp(pixel, pixel[good], row[good])
+    n = len(x)
+    return Batch(
+        x=torch.from_numpy(filled).float(),
+        weight=torch.from_numpy(weight).float(),
+        scale=torch.ones(n),
+        z=torch.zeros(n, dtype=torch.float64),
+        ok=torch.from_numpy((weight > 0).any(1)),
+    )
+
+
+def population(n: int = ROWS, seed: int = 0) -> tuple[Batch, np.ndarray]:
+    """Spectra of three smooth components, S/N 3 to 15 per pixel, 5 % missing; and their truth."""
+    random = np.random.default_rng(seed)
+    pixel = np.arange(PIXELS)
+    shapes = np.stack([np.sin(pixel / 30), np.cos(pixel / 17), np.sin(pixel / 8)])
+    truth = 1 + (random.normal(size=(n, 3)) * [0.3, 0.2, 0.1]) @ shapes
+    snr = random.uniform(3, 15, size=(n, 1)) * np.ones(PIXELS)
+    x = truth + random.normal(size=truth.shape) / snr
+    weight = np.where(random.random(truth.shape) < 0.05, 0, snr**2)
+    return made(x, weight), truth
+
+
+def cut(batch: Batch, rows: int) -> Iterator[Batch]:
+    for first in range(0, len(batch.x), rows):
+        part = slice(first, first + rows)
+        yield Batch(
+            x=batch.x[part],
+            weight=batch.weight[part],
+            scale=batch.scale[part],
+            z=batch.z[part],
+            ok=batch.ok[part],
+        )
+
+
+def sums(model: Denoiser, batch: Batch, rows: int = 100) -> dict[str, torch.Tensor]:
+    total: dict[str, torch.Tensor] = {}
+    for part in cut(batch, rows):
+        for name, value in model.accumulate(part).items():
+            total[name] = total.get(name, 0) + value.double()
+    return total
+
+
+def taught(model: Denoiser, batch: Batch, epochs: int = 8) -> list[float]:
+    """Objectives, epoch by epoch."""
+    model.start(lambda: cut(batch, 100), seed=1)
+    if model.fit == "none":
+        return []
+    if model.fit == "sums":
+        with torch.no_grad():
+            return [model.update(sums(model, batch)) for _ in range(epochs)]
+    descent = torch.optim.Adam(model.parameters(), lr=1e-3)
+    found = []
+    for _ in range(epochs):
+        for part in cut(batch, 50):
+            descent.zero_grad()
+            loss = model.loss(part)
+            loss.backward()
+            descent.step()
+        found.append(float(model.loss(batch).detach()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained() -> Callable[[str], Denoiser]:
+    made_before: dict[str, Denoiser] = {}
+
+    def give(name: str) -> Denoiser:
+        if name not in made_before:
+            model = resolve("training.models", name).build(PIXELS)
+            objectives = taught(model, population()[0])
+            assert objectives == [] or objectives[-1] <= objectives[0] + 1e-6
+            made_before[name] = model.eval().requires_grad_(False)
+        return made_before[name]
+
+    return give
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_output_has_the_shapes_of_the_contract(
+    name: str, trained: Callable[[str], Denoiser]
+) -> None:
+    batch, _ = population(10, seed=1)
+    output = trained(name)(batch.x, batch.weight, batch.z)
+    assert output.flux.shape == (10, PIXELS)
+    assert output.flux.isfinite().all()
+    if output.sigma is not None:
+        assert output.sigma.shape == (10, PIXELS)
+        assert (output.sigma > 0).all()
+    if output.latent_cov is not None:
+        assert output.latent is not None
+        assert output.latent_cov.shape == (*output.latent.shape, output.latent.shape[1])
+        drawn = trained(name).decode(output.latent)
+        torch.testing.assert_close(drawn, output.flux)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_spectrum_without_data_is_finite_and_harms_no_other(
+    name: str, trained: Callable[[str], Denoiser]
+) -> None:
+    batch, _ = population(4, seed=1)
+    alone = trained(name)(batch.x, batch.weight, batch.z).flux
+    x, weight = batch.x.clone(), batch.weight.clone()
+    x[3], weight[3] = 0, 0
+    beside = trained(name)(x, weight, batch.z).flux
+    assert beside.isfinite().all()
+    torch.testing.assert_close(beside[:3], alone[:3])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_is_all_that_was_learnt(name: str, trained: Callable[[str], Denoiser]) -> None:
+    batch, _ = population(4, seed=1)
+    again = resolve("training.models", name).build(PIXELS).eval()
+    again.load_state_dict(load(save(trained(name).state_dict())))
+    expected = trained(name)(batch.x, batch.weight, batch.z).flux
+    assert torch.equal(again(batch.x, batch.weight, batch.z).flux, expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_unknown_option_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="colour"):
+        resolve("training.models", name).build(PIXELS, colour="red")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_refuse_the_way_of_learning_that_is_not_theirs(
+    name: str, trained: Callable[[str], Denoiser]
+) -> None:
+    batch, _ = population(4)
+    if trained(name).fit != "gradient":
+        with pytest.raises(TypeError, match="by gradient"):
+            trained(name).loss(batch)
+    if trained(name).fit != "sums":
+        with pytest.raises(TypeError, match="by sums"):
+            trained(name).accumulate(batch)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name in ("ppca", "pca", "mean")])
+def test_sums_do_not_depend_on_how_rows_are_batched(name: str) -> None:
+    batch, _ = population(100)
+    model = resolve("training.models", name).build(PIXELS)
+    model.start(lambda: cut(batch, 50), seed=0)
+    one, many = sums(model, batch, rows=100), sums(model, batch, rows=7)
+    assert one.keys() == many.keys()
+    for key, value in one.items():
+        scale = float(value.abs().max())
+        torch.testing.assert_close(many[key] / scale, value / scale, atol=1e-5, rtol=0)
+
+
+def test_fs_has_the_parameters_of_the_paper() -> None:
+    model = resolve("training.models", "dense").build(3800)
+    assert model.parameters_count() == 37_825_860
+    assert model.linears[model.bottleneck - 1].out_features == 110
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu"])
+@pytest.mark.parametrize("init", ["he", "glorot"])
+def test_centred_dense_maps_the_median_to_itself(activation: str, init: str) -> None:
+    batch, _ = population()
+    model = resolve("training.models", "dense").build(
+        PIXELS, widths=(PIXELS, 20, 5, 20, PIXELS), activation=activation, init=init
+    )
+    model.start(lambda: cut(batch, 100), seed=3)
+    median = batch.x.median(dim=0).values
+    output = model(median[None], torch.ones(1, PIXELS), torch.zeros(1))
+    torch.testing.assert_close(output.flux[0], median, atol=1e-5, rtol=0)
+    assert output.latent.shape == (1, 5)
+
+
+def test_dense_starts_the_same_for_the_same_seed() -> None:
+    batch, _ = population(50)
+    first, same, other = (resolve("training.models", "dense").build(PIXELS) for _ in range(3))
+    for model, seed in ((first, 1), (same, 1), (other, 2)):
+        model.start(lambda: [batch], seed=seed)
+    assert torch.equal(first.linears[0].weight, same.linears[0].weight)
+    assert not torch.equal(first.linears[0].weight, other.linears[0].weight)
+
+
+def test_missing_pixels_do_not_pull_on_the_loss() -> None:
+    batch, _ = population(20)
+    spoilt = Batch(
+        x=torch.where(batch.weight > 0, batch.x, 1e3),
+        weight=batch.weight,
+        scale=batch.scale,
+        z=batch.z,
+        ok=batch.ok,
+    )
+    build = resolve("training.models", "dense").build
+    # The first layer is dead, so that only the target differs.
+    masked, plain = build(PIXELS), build(PIXELS, loss_mask=False)
+    for model in (masked, plain):
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+    assert float(masked.loss(spoilt)) == float(masked.loss(batch))
+    assert float(plain.loss(spoilt)) > 10 * float(plain.loss(batch))
+
+
+def test_dense_refuses_widths_that_do_not_fit_the_frame() -> None:
+    with pytest.raises(ValueError, match="expected 200-...-200"):
+        resolve("training.models", "dense").build(PIXELS, widths=(PIXELS, 10, 300))
+
+
+def test_ppca_posterior_is_that_of_a_gaussian() -> None:
+    batch, _ = population(5, seed=2)
+    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    taught(model, population()[0], epochs=3)
+    model.unsure.zero_()
+    output = model(batch.x, batch.weight, batch.z)
+    loading, mean = model.loading.double().numpy(), model.mean.double().numpy()
+    for row in range(5):
+        good = batch.weight[row].numpy() > 0
+        seen = loading[good]
+        total = seen @ seen.T + np.diag(1 / batch.weight[row].double().numpy()[good])
+        gain = loading @ seen.T @ np.linalg.inv(total)
+        flux = mean + gain @ (batch.x[row].double().numpy() - mean)[good]
+        variance = np.diag(loading @ loading.T - gain @ seen @ loading.T)
+        np.testing.assert_allclose(output.flux[row], flux, atol=1e-4)
+        np.testing.assert_allclose(output.sigma[row], np.sqrt(variance), rtol=1e-3)
+
+
+def test_ppca_objective_is_the_likelihood() -> None:
+    batch, _ = population(5, seed=2)
+    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    taught(model, population()[0], epochs=3)
+    loading, mean = model.loading.double().numpy(), model.mean.double().numpy()
+    expected, pixels = 0.0, 0
+    for x, weight in zip(batch.x.double().numpy(), batch.weight.double().numpy(), strict=True):
+        good = weight > 0
+        total = loading[good] @ loading[good].T + np.diag(1 / weight[good])
+        log_l = multivariate_normal(mean[good], total).logpdf(x[good])
+        expected += -2 * log_l - good.sum() * np.log(2 * np.pi)
+        pixels += int(good.sum())
+    assert model.update(sums(model, batch)) == pytest.approx(expected / pixels, abs=1e-5)
+
+
+def test_ppca_finds_the_truth_from_noisy_spectra() -> None:
+    model = resolve("training.models", "ppca").build(PIXELS, components=5)
+    objectives = taught(model, population()[0], epochs=15)
+    # Parameter-expanded EM never goes up; float32 sums allow for a little.
+    assert np.all(np.diff(objectives) < 1e-5)
+    batch, truth = population(400, seed=5)
+    output = model(batch.x, batch.weight, batch.z)
+    off = output.flux.numpy() - truth
+    noise = 1 / batch.weight[batch.weight > 0].sqrt().numpy()
+    # Three latents from 190 pixels: the noise falls by sqrt(3 / 190) = 0.13, and a little is lost.
+    assert np.sqrt((off**2).mean()) < 0.2 * np.sqrt((noise**2).mean())
+    pull = off / output.sigma.numpy()
+    assert pull.std() == pytest.approx(1, abs=0.1)
+
+
+def test_ppca_does_not_see_missing_pixels() -> None:
+    batch, _ = population(20, seed=2)
+    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    taught(model, population()[0], epochs=2)
+    x = torch.where(batch.weight > 0, batch.x, 99.0)
+    assert torch.equal(
+        model(x, batch.weight, batch.z).flux, model(batch.x, batch.weight, batch.z).flux
+    )
+
+
+def test_ppca_bears_a_pixel_that_nobody_saw() -> None:
+    batch, _ = population(200)
+    batch.weight[:, 50:60] = 0
+    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    taught(model, batch, epochs=3)
+    output = model(batch.x, batch.weight, batch.z)
+    assert output.flux.isfinite().all()
+    assert (output.sigma[:, 50:60] > 0.9).all()
+
+
+def test_ppca_learns_the_variance_that_components_leave() -> None:
+    random = np.random.default_rng(3)
+    truth = 1 + 0.3 * random.normal(size=(ROWS, 1)) * np.ones(PIXELS)
+    spread = np.where(np.arange(PIXELS) < 100, 0.0, 0.2)
+    x = truth + random.normal(size=truth.shape) * np.hypot(0.1, spread)
+    batch = made(x, np.full(x.shape, 100.0))
+    model = resolve("training.models", "ppca").build(PIXELS, components=1, scatter=True)
+    taught(model, batch, epochs=10)
+    assert float(model.scatter[:100].mean()) < 1e-3
+    assert float(model.scatter[100:].mean()) == pytest.approx(0.04, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["ppca", "pca"])
+def test_components_must_be_fewer_than_pixels(name: str) -> None:
+    with pytest.raises(ValueError, match="200 components of 200 pixels"):
+        resolve("training.models", name).build(PIXELS, components=PIXELS)
+
+
+def test_ppca_needs_more_spectra_than_components() -> None:
+    batch, _ = population(10)
+    with pytest.raises(ValueError, match="10 spectra with data for 30 components"):
+        resolve("training.models", "ppca").build(PIXELS).start(lambda: [batch], seed=0)
+
+
+def test_pca_is_that_of_scikit_learn() -> None:
+    batch, _ = population()
+    model = resolve("training.models", "pca").build(PIXELS, components=4)
+    left = taught(model, batch, epochs=1)[0]
+    theirs = SklearnPCA(4, svd_solver="full").fit(batch.x.double().numpy())
+    latent = theirs.transform(batch.x.double().numpy())
+    output = model(batch.x, batch.weight, batch.z)
+    np.testing.assert_allclose(output.flux, theirs.inverse_transform(latent), atol=1e-4)
+    np.testing.assert_allclose(output.latent.abs(), np.abs(latent), atol=1e-4)
+    total = batch.x.double().numpy().var(axis=0).sum()
+    explained = theirs.explained_variance_.sum() * (ROWS - 1) / ROWS
+    assert left == pytest.approx(total - explained, rel=1e-4)
+
+
+@pytest.mark.parametrize(("frequency", "gain"), [(0.1, 1.0), (0.8, 2**-0.5), (1.6, 1 / 1025**0.5)])
+def test_butterworth_has_its_gain_and_no_phase(frequency: float, gain: float) -> None:
+    pixel = torch.arange(2000.0)
+    x = torch.stack([torch.cos(frequency * pixel), torch.sin(frequency * pixel)])
+    model = resolve("training.models", "butterworth").build(2000)
+    flux = model(x, torch.ones_like(x), torch.zeros(2)).flux
+    middle = slice(500, 1500)
+    torch.testing.assert_close(flux[:, middle], gain * x[:, middle], atol=2e-3, rtol=0)
+
+
+def test_mean_is_that_of_the_good_pixels() -> None:
+    batch, _ = population(50)
+    model = resolve("training.models", "mean").build(PIXELS)
+    variance = taught(model, batch, epochs=1)[0]
+    hidden = np.ma.masked_array(batch.x.numpy(), batch.weight.numpy() == 0)
+    output = model(batch.x, batch.weight, batch.z)
+    np.testing.assert_allclose(output.flux[7], hidden.mean(axis=0), atol=1e-5)
+    assert variance == pytest.approx(((hidden - hidden.mean(axis=0)) ** 2).mean(), rel=1e-4)
