@@ -65,11 +65,11 @@ def rates(rows: int) -> None:
     print(f"observe  {1e3 * (end - middle) / rows:.2f} ms a spectrum")
     flux, z = truth["flux"].to_numpy(), truth["z"].to_numpy()
     values = measure(SDSS.wavelength, flux, None, INDICES, z=z).value.numpy()
-    rows_of = {**dict(zip(INDICES, values.T, strict=True))}
-    rows_of |= {name: observed[name].to_numpy() for name in ("snr_g", "snr_r")}
-    rows_of["snr_r / snr_g"] = rows_of["snr_r"] / rows_of["snr_g"]
+    columns = dict(zip(INDICES, values.T, strict=True))
+    columns |= {name: observed[name].to_numpy() for name in ("snr_g", "snr_r")}
+    columns["snr_r / snr_g"] = columns["snr_r"] / columns["snr_g"]
     print(f"\n{'5, 50, 95 %':26s}")
-    for name, column in rows_of.items():
+    for name, column in columns.items():
         print(f"{name:26s}" + "".join(f"{v:8.2f}" for v in np.nanpercentile(column, [5, 50, 95])))
 
 

@@ -11,7 +11,7 @@ from distributed import Client
 
 from pipeline import blocks, route
 from pipeline.card import Card, digest8
-from pipeline.stage import config_of, footprint_columns, grid_of, target
+from pipeline.stage import config_of, footprint_columns, grid_of, require_ingested, target
 from storage.provenance import provenance
 from storage.schema import COLUMNS, FLUX_UNIT, LEDGER, Field, Reason, Status, template
 from storage.store import Survey, exists
@@ -59,7 +59,7 @@ class Denoise:
 
 def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
     """The shape of a product: of n rows with no values held, or of a block to be filled."""
-    has = _outputs(model)
+    has = _outputs(str(model.path))
     pixels, latent = ("spectrum", "wavelength"), ("spectrum", "latent")
     fields = {
         "flux": Field(
@@ -104,6 +104,7 @@ def denoise(card: Card, client: Client) -> dict[str, blocks.Tally]:
     """
     plan, config = route.plan(card), config_of(card)
     survey = Survey.open(card.store)
+    require_ingested(survey, f"spectra/{config}")
     tallies = {}
     with writing(card.store, "denoise") as writer:
         for chosen in plan.checkpoints:
@@ -155,8 +156,9 @@ def loaded(path: str) -> Checkpoint:
 
 
 @lru_cache(maxsize=8)
-def _outputs(model: Checkpoint) -> dict[str, int]:
+def _outputs(path: str) -> dict[str, int]:
     """Latents of each thing that a model can say; 0 where it does not say it."""
+    model = loaded(path)
     pixels = model.frame.grid.size
     with torch.inference_mode():
         said = model.model(torch.zeros(1, pixels), torch.ones(1, pixels), torch.zeros(1))

@@ -25,7 +25,7 @@ MISSING = 0.10
 "Largest share of a band without data; with more the index is NaN."
 ROUNDING = 1e-5
 "A smaller share is the rounding of float32 sums."
-ROWS_CPU, ROWS_GPU = 512, 32768
+ROWS_CPU, ROWS_GPU = 1024, 32768
 "Rows at a time: windows that stay in cache, or fill a GPU."
 
 Medium = Literal["air", "vacuum"]

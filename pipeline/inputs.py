@@ -6,6 +6,7 @@ from pipeline import route
 from pipeline.card import Card
 from pipeline.denoise import group_of
 from pipeline.stage import config_of
+from storage.schema import Status
 from storage.store import Survey
 from training.frame import Frame, named
 
@@ -67,6 +68,8 @@ def _product(survey: Survey, config: str, chosen: route.Chosen) -> Input:
     group = group_of(config, chosen)
     if group not in survey:
         raise ValueError(f"{survey.path}: no {group}; `specmill denoise` makes it")
+    if (survey.dataset(group)["status"] == Status.PENDING).any():
+        raise ValueError(f"{survey.path}: {group} is not finished; `specmill denoise` goes on")
     return Input(
         name=group.rsplit("/", 1)[-1],
         group=group,

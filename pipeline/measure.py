@@ -16,7 +16,7 @@ from pipeline.card import Card
 from pipeline.denoise import loaded, reading
 from pipeline.index import Flag, Measured
 from pipeline.inputs import Input, inputs
-from pipeline.stage import config_of, grid_of, target
+from pipeline.stage import config_of, grid_of, require_ingested, snapshot_of, target
 from storage.provenance import provenance
 from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
 from storage.store import Survey, exists
@@ -147,6 +147,7 @@ def measure(card: Card, client: Client) -> dict[str, blocks.Tally]:
         When an input is not there or an index is unknown.
     """
     survey, config = Survey.open(card.store), config_of(card)
+    require_ingested(survey, f"spectra/{config}")
     tallies = {}
     with writing(card.store, "measure") as writer:
         for given in inputs(card, survey):
@@ -198,9 +199,9 @@ def _units(names: Sequence[str]) -> dict[str, str]:
 
 
 def _recipe(card: Card, survey: Survey, given: Input) -> list[Any]:
-    """What an index group depends on; a product is named by its checkpoint."""
-    made = survey.attrs(given.group).get("recipe", "")
-    return [list(card.measure.indices), card.measure.draws, card.run.seed, made]
+    """What an index group depends on: what is measured, how, and the flux as it is now."""
+    flux = snapshot_of(survey, given.group)
+    return [list(card.measure.indices), card.measure.draws, card.run.seed, flux]
 
 
 def _prepare(writer: Writer, card: Card, survey: Survey, given: Input, group: str) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from training.verdict import Verdict
+from pydantic import ValidationError
 
 from pipeline.card import Card
 from pipeline.expression import evaluate
 from storage.schema import ObjectType, Reason, Status
 from training import checkpoint, registry
+from training.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,21 @@ def best(folder: str) -> str:
 
 
 def verdict(path: Path) -> Verdict | None:
-    """The verdict beside a checkpoint."""
+    """The verdict beside a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        When it was written by another version.
+    """
     said = checkpoint.load(path).verdict
-    return None if said is None else Verdict.model_validate(said)
+    try:
+        return None if said is None else Verdict.model_validate(said)
+    except ValidationError as error:
+        raise ValueError(
+            f"{path}/{checkpoint.VERDICT}: {error.error_count()} fields are not as this version "
+            "writes them; remove it, and `specmill train` judges the model again"
+        ) from error
 
 
 def _choose(card: Card, model: str) -> Chosen:

@@ -135,8 +135,8 @@ def _normalised(ds: xr.Dataset, frame: Frame) -> Iterator[tuple[slice, Float, ND
         part = ds[[*needed, "status"]].isel(spectrum=rows).compute()
         done = part["status"].to_numpy() == Status.DONE
         if product:
-            scale = np.where(done, part["scale"].to_numpy(), 1).astype(np.float32)[:, None]
-            x = part["flux"].to_numpy() / scale
+            flux, scale = (part[name].to_numpy() for name in needed)
+            x = np.asarray(flux / np.where(done, scale, 1)[:, None], np.float32)
             yield rows, x, np.broadcast_to(done[:, None], x.shape)
         else:
             flux, ivar, z, ebv = (part[name].to_numpy() for name in needed)

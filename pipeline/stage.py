@@ -51,6 +51,20 @@ def snapshot_of(survey: Survey, group: str) -> str:
     raise ValueError(f"{survey.path}: no version in its history changed {group}; ingest it again")
 
 
+def require_ingested(survey: Survey, group: str) -> None:
+    """Refuse to build on an ingest that is not finished.
+
+    Raises
+    ------
+    ValueError
+        When the spectra are not all there; says what makes them so.
+    """
+    if group not in survey or not survey.attrs(group).get("complete"):
+        raise ValueError(
+            f"{survey.path}: {group} is not ingested whole; `specmill ingest CARD` goes on with it"
+        )
+
+
 def footprint_columns(spectra: xr.Dataset) -> xr.Dataset:
     """The columns that a footprint looks at, with the typical line spread of each spectrum."""
     columns = spectra[[name for name in COLUMNS if name in spectra]]

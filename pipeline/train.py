@@ -14,7 +14,13 @@ from pipeline import index
 from pipeline.card import Card, TrainModel, digest8, read_toml, shipped
 from pipeline.expression import evaluate
 from pipeline.simulate import mock
-from pipeline.stage import config_of, footprint_columns, grid_of, snapshot_of
+from pipeline.stage import (
+    config_of,
+    footprint_columns,
+    grid_of,
+    require_ingested,
+    snapshot_of,
+)
 from storage.provenance import code_version
 from storage.schema import COLUMNS, ObjectType, Split, Status
 from storage.store import Survey, exists
@@ -94,9 +100,10 @@ def tasks(card: Card) -> dict[str, Task]:
     assert card.train is not None
     config = config_of(card)
     survey, group = Survey.open(card.store), f"spectra/{config}"
-    if not survey.attrs(group).get("complete"):
-        raise ValueError(f"{card.store}: ingest is not finished; `specmill ingest` goes on with it")
-    source = StoreSource(path=card.store, config=config, snapshot=snapshot_of(survey, group))
+    require_ingested(survey, group)
+    # Ray workers live in folders of their own.
+    path = str(Path(card.store).absolute())
+    source = StoreSource(path=path, config=config, snapshot=snapshot_of(survey, group))
     train, val = (sample(card, survey, side) for side in (Split.TRAIN, Split.VAL))
     frame = named(card.frame.name)
     return {

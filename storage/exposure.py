@@ -77,7 +77,7 @@ class Exposure(BaseModel):
         n, u = rng.standard_normal(flux.shape[0]), rng.random(flux.shape[0])
         if snr_g is not None:
             return np.asarray(snr_g[0] + u * (snr_g[1] - snr_g[0]))
-        band = instrument.within(grid.wavelength, instrument.G_BAND)
+        band = instrument.pixels_in_g(grid, self.good(grid))
         level = np.maximum(flux[:, band].mean(axis=1, dtype=np.float64), 1e-3)
         # Median and scatter (dex) of the flux in g of the default population.
         brightness = np.clip((np.log10(level) - FLUX_G[0]) / FLUX_G[1], -3, 3)

@@ -29,6 +29,16 @@ class Grid(BaseModel):
     size: PositiveInt
     "Number of pixels."
 
+    # pydantic compares what is cached, too, and an array is neither true nor false.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, float, float, int]:
+        return self.kind, self.start, self.step, self.size
+
     @cached_property
     def wavelength(self) -> Float:
         """Pixel centres, (L,) float64, vacuum A."""

@@ -98,23 +98,13 @@ def variance(flux: Single, grid: Grid, good: NDArray[np.bool_], snr_g: Float) ->
     -------
     (N, L) float32
 
-    Raises
-    ------
-    ValueError
-        When the grid has no good pixel in `G_BAND`.
-
     Notes
     -----
     With q = throughput x wavelength x pixel width and K electrons per unit, the variance is
     (K q (F + S) + R^2) / (K q)^2. S/N rises with K, so Newton's steps in log K converge.
     """
     q = throughput(grid.wavelength) * grid.wavelength / 5500.0 * grid.widths / 1.27
-    inside = np.flatnonzero(good & within(grid.wavelength, G_BAND))
-    if not inside.size:
-        raise ValueError(
-            f"grid {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A has no good pixel in "
-            f"{G_BAND[0]:.0f}-{G_BAND[1]:.0f} A, where S/N_g is defined; take a grid that has"
-        )
+    inside = pixels_in_g(grid, good)
     some = inside[:: max(1, inside.size // 400)]
     k = _electrons(flux[:, some], q[some], sky(grid)[some], snr_g)
     kq = k.astype(np.float32)[:, None] * q.astype(np.float32)
@@ -134,6 +124,23 @@ def _electrons(flux: Single, q: Float, sky_here: Float, snr: Float) -> Float:
         # Newton for log S/N as a function of log K; its slope is between 1/2 and 1.
         k = k * np.exp(np.clip(np.log(snr / mean) * mean / slope, -4.0, 4.0))
     return np.asarray(k)
+
+
+def pixels_in_g(grid: Grid, good: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Good pixels in `G_BAND`.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    """
+    inside = np.flatnonzero(good & within(grid.wavelength, G_BAND))
+    if not inside.size:
+        raise ValueError(
+            f"grid {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A has no good pixel in "
+            f"{G_BAND[0]:.0f}-{G_BAND[1]:.0f} A, where S/N_g is defined; take a grid that has"
+        )
+    return inside
 
 
 def within(wavelength: Float, band: tuple[float, float]) -> NDArray[np.bool_]:

@@ -40,7 +40,7 @@ class _Overlaps(NamedTuple):
     """Where target pixels lie among source pixels, in pixels from the first one they touch."""
 
     first: Tensor
-    "(N * P,) int64: first source pixel touched, counted through the padded table of all rows."
+    "(N * P,) int: first source pixel touched, counted through the padded table of all rows."
     begin: Tensor
     "(N, P): part of the first source pixel that lies before the target pixel."
     reach: Tensor
@@ -74,6 +74,11 @@ class Rebinner:
         # Edge number i of the source is at position i. float64: float32 loses the pixel.
         self._position = torch.from_numpy((np.log10(edges) if log else edges) / source.step)
         self._origin = source.start / source.step - 0.5
+        place = self._position - self._origin
+        self._split = torch.stack([place.floor(), place - place.floor()]).float()
+        # Source pixels per target pixel, unstretched; the stretch that leaves the source behind.
+        self._broadest = float(self._position.diff().max())
+        self._farthest = float(source.edges[-1] / edges[0])
         width = edges[:-1] * (self._growth - 1) if log else source.step
         self._width = torch.from_numpy(target.widths / width).float()
         "(P,) of target pixels, in widths of a source pixel that begins where they do."
@@ -117,16 +122,15 @@ class Rebinner:
         if not 0 < min_good <= 1:
             raise ValueError(f"min_good is {min_good}; expected above 0 and at most 1")
         taps = self._taps(stretch)
-        overlaps = self._overlaps(stretch, taps, (-taps, self.source.size + taps))
+        overlaps = self._overlaps(stretch, taps, lowest=-taps)
         value, variance = _tables(flux, ivar, gain, taps)
-        total, covered, spread = overlaps.full.new_zeros((3, *overlaps.full.shape)).unbind()
-        noise, other = torch.empty_like(covered), torch.empty_like(covered)
+        total, covered, spread = (torch.zeros_like(overlaps.reach) for _ in range(3))
         for tap, growth, overlap in self._weights(overlaps):
-            _tap(variance, overlaps, tap, out=noise)
+            noise = _tap(variance, overlaps, tap)
             # Signs and products, no masks: torch is five times slower on booleans.
-            overlap.mul_(torch.sign(noise, out=other))
+            overlap.mul_(noise.sign())
             covered.add_(overlap, alpha=growth)
-            total.addcmul_(overlap, _tap(value, overlaps, tap, out=other), value=growth)
+            total.addcmul_(overlap, _tap(value, overlaps, tap), value=growth)
             spread.addcmul_(overlap.square_(), noise, value=growth**2)
         keep = _enough(covered, overlaps.full, min_good)
         flux_NP = total.div_(covered.clamp_(min=_LEAST)).mul_(keep)
@@ -138,37 +142,51 @@ class Rebinner:
     def mean(self, values: Tensor, stretch: Tensor, min_good: float = 0.5) -> Tensor:
         """Overlap-weighted mean (N, P) of values (N, L) that are all good; 0 outside them."""
         taps = self._taps(stretch)
-        overlaps = self._overlaps(stretch, taps, (0, self.source.size))
+        overlaps = self._overlaps(stretch, taps, lowest=0)
         table = _blank(values, taps)
         table[:, taps : taps + self.source.size] = values
-        total, covered = (torch.zeros_like(overlaps.full) for _ in range(2))
+        total, covered = (torch.zeros_like(overlaps.reach) for _ in range(2))
         for tap, growth, overlap in self._weights(overlaps):
             covered.add_(overlap, alpha=growth)
             total.addcmul_(overlap, _tap(table, overlaps, tap), value=growth)
         keep = _enough(covered, overlaps.full, min_good)
         return total.div_(covered.clamp_(min=_LEAST)).mul_(keep)
 
-    def _overlaps(self, stretch: Tensor, taps: int, limits: tuple[int, int]) -> _Overlaps:
-        position = self._position.to(stretch.device)
-        scale = stretch.double()[:, None]
+    def _overlaps(self, stretch: Tensor, taps: int, lowest: int) -> _Overlaps:
+        whole, part = self._places(stretch)
         # Beyond the source lie `taps` pixels without data: its ends need no special case.
-        if self.source.kind == "log":
-            place = position + (scale.log10() / self.source.step - self._origin + taps)
-        else:
-            place = (position * scale).add_(taps - self._origin)
-        place.clamp_(limits[0] + taps, limits[1] + taps)
-        whole = place.floor()
-        part = self._linear(place.sub_(whole).float())
-        reach = (whole[:, 1:] - whole[:, :-1]).float().add_(part[:, 1:])
+        inside = whole.clamp(lowest, self.source.size - 1)
+        part.add_(whole.sub_(inside)).clamp_(0, 1)
+        part = self._linear(part)
         begin = part[:, :-1]
+        reach = (inside[:, 1:] - inside[:, :-1]).add_(part[:, 1:])
         width = self._width.to(stretch.device)
         if self.source.kind == "log":
             full = torch.addcmul(width, begin, width, value=self._growth - 1)
         else:
-            full = width * scale.float()
-        rows = torch.arange(len(stretch), device=stretch.device)[:, None]
-        first = whole[:, :-1].add_(rows * (self.source.size + 2 * taps)).int()
-        return _Overlaps(first.flatten(), begin, reach, full, taps)
+            full = width * stretch.float()[:, None]
+        length = self.source.size + 2 * taps
+        # Half the memory where it can count that far.
+        count = torch.int32 if len(stretch) * length < 2**31 else torch.int64
+        rows = torch.arange(len(stretch), dtype=count, device=stretch.device)[:, None]
+        first = inside[:, :-1].to(count).add_(rows * length + taps)
+        return _Overlaps(first.view(-1), begin, reach, full, taps)
+
+    def _places(self, stretch: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of target edges (N, P + 1), whole and part: float32 cannot hold both."""
+        position = self._position.to(stretch.device)
+        scale = stretch.double()[:, None]
+        if self.source.kind == "linear":
+            place = (position * scale).sub_(self._origin)
+            whole = place.floor()
+            return whole.float(), place.sub_(whole).float()
+        whole, part = self._split.to(stretch.device)
+        shift = scale.log10() / self.source.step
+        shift_whole = shift.floor()
+        parts = part + (shift - shift_whole).float()
+        carry = parts.floor()
+        parts.sub_(carry)
+        return carry.add_(whole).add_(shift_whole.float()), parts
 
     def _linear(self, part: Tensor) -> Tensor:
         """Part of a source pixel in A, of its part in the grid's own scale.
@@ -188,20 +206,15 @@ class Rebinner:
         return series
 
     def _taps(self, stretch: Tensor) -> int:
-        edges = self.target.edges
-        if self.source.kind == "log":
-            return int(np.diff(np.log10(edges)).max() / self.source.step) + 2
-        # A target stretched beyond the source touches none of it.
-        most = min(float(stretch.max()), self.source.edges[-1] / edges[0])
-        return int(self.target.widths.max() * most / self.source.step) + 2
+        # A target stretched beyond a linear source touches none of it.
+        most = 1.0 if self.source.kind == "log" else min(float(stretch.max()), self._farthest)
+        return int(self._broadest * most) + 2
 
     def _weights(self, overlaps: _Overlaps) -> Iterator[tuple[int, float, Tensor]]:
         """Tap, width of its pixel in first ones, and the part of it that is overlapped."""
-        # One tensor for all taps, and so in the methods above: memory just used is in cache.
-        overlap = overlaps.reach.clamp(max=1).sub_(overlaps.begin)
-        yield 0, 1.0, overlap
+        yield 0, 1.0, overlaps.reach.clamp(max=1).sub_(overlaps.begin)
         for tap in range(1, overlaps.taps):
-            yield tap, self._growth**tap, torch.sub(overlaps.reach, tap, out=overlap).clamp_(0, 1)
+            yield tap, self._growth**tap, (overlaps.reach - tap).clamp_(0, 1)
 
     def _covariance(
         self, overlaps: _Overlaps, variance: Tensor, covered: Tensor, keep: Tensor
@@ -232,26 +245,26 @@ def _tables(flux: Tensor, ivar: Tensor, gain: Tensor | None, pad: int) -> tuple[
     if not bool(torch.isfinite(torch.dot(flux.flatten(), ivar.flatten()))):
         good = torch.isfinite(flux) & torch.isfinite(ivar)
         flux, ivar = torch.where(good, flux, 0), torch.where(good, ivar, 0)
-    ivar = ivar.clamp(min=0)
-    good = ivar.sign()
+    known = ivar.clamp(min=0)
+    good = known.sign()
     value, variance = _blank(flux, pad), _blank(flux, pad)
     inside = slice(pad, pad + flux.shape[1])
-    factor = torch.ones_like(flux[:, :1]) if gain is None else gain
-    noise = torch.div(good, ivar.clamp_(min=_FAINTEST), out=variance[:, inside])
-    noise.mul_(factor).mul_(factor)
-    torch.mul(flux, good.mul_(factor), out=value[:, inside])
+    noise = torch.div(good, known.clamp_(min=_FAINTEST), out=variance[:, inside])
+    if gain is not None:
+        noise.mul_(gain).mul_(gain)
+        good.mul_(gain)
+    torch.mul(flux, good, out=value[:, inside])
     return value, variance
 
 
 def _blank(values: Tensor, pad: int) -> Tensor:
+    """A table of 0 for values, with `pad` pixels more on both sides."""
     return values.new_zeros((len(values), values.shape[1] + 2 * pad))
 
 
-def _tap(table: Tensor, overlaps: _Overlaps, tap: int, out: Tensor | None = None) -> Tensor:
+def _tap(table: Tensor, overlaps: _Overlaps, tap: int) -> Tensor:
     """(N, P) values of one tap; the table moves, not the index: no second index in memory."""
-    found = torch.empty_like(overlaps.full) if out is None else out
-    torch.index_select(table.view(-1)[tap:], 0, overlaps.first, out=found.view(-1))
-    return found
+    return table.view(-1)[tap:].index_select(0, overlaps.first).view_as(overlaps.reach)
 
 
 def _enough(covered: Tensor, full: Tensor, min_good: float) -> Tensor:

@@ -239,7 +239,7 @@ def load(path: Path | str) -> Checkpoint:
     if found[:8] != digest8:
         raise ValueError(
             f"{path}: the digest of {MODEL} and {CARD} begins with {found[:8]}, its name says "
-            f"{digest8 or 'nothing'}; the content was changed or cut short: copy or train it again"
+            f"{digest8}; the content was changed or cut short: copy or train it again"
         )
     try:
         card = Card.model_validate_json((path / CARD).read_text())

@@ -116,7 +116,7 @@ class Footprint(BaseModel):
         """
         fraction = _fraction(columns, missing)
         z, snr_g = _values(columns, "z"), _values(columns, "snr_g")
-        kind = columns["class"].to_numpy().astype(str)
+        kind = columns["class"].to_numpy().astype(np.dtypes.StringDType())
         tests: list[tuple[NDArray[np.bool_], str, NDArray[np.generic]]] = [
             (_outside(z, self.z), f"z {{:.4g}} outside {_words(self.z)}", z),
             (~(snr_g >= self.snr_g[0]), f"snr_g {{:.4g}} below {self.snr_g[0]:.4g}", snr_g),

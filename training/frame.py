@@ -45,9 +45,10 @@ class Batch:
     scale: Tensor
     "(N,) float32; mean flux of the window, in the survey's unit; 1 where not ok."
     z: Tensor
-    "(N,) float64; redshift, 0 where it was none."
+    "(N,) float64; redshift, 0 where there is none."
     ok: Tensor
-    "(N,) bool; False where z or the window's mean is no use: then x and weight are 0."
+    """(N,) bool; False where z or ebv is not known, less than half of the window has data, or its
+    mean is not above 0: then x and weight are 0."""
     covariance: Tensor | None = None
     "(N, P) float32; var(sum g x) = sum g^2 covariance / weight for smooth g; see `Rebinned`."
 
@@ -204,8 +205,8 @@ class Mapper:
 
     def _to_rows(self, rows: tuple[Tensor, ...], covariance: bool) -> Batch:
         flux, ivar, z, ebv = rows
-        known = torch.isfinite(z) & (z > -1)
-        z = torch.where(known, z, 0)
+        known = torch.isfinite(z) & (z > -1) & torch.isfinite(ebv)
+        z, ebv = torch.where(known, z, 0), torch.where(known, ebv, 0)
         # torch.exp rounds alike wherever an element stands in memory; torch.exp2 does not.
         bright = torch.exp(ebv.float()[:, None] * self._extinction.to(flux.device))
         min_good = self.frame.min_good

@@ -88,6 +88,8 @@ class Statistics(BaseModel):
     "Slope of truth on output: calibration; 1 for a posterior mean. NaN for a constant output."
     slope_output: Number
     "Slope of output on truth: shrinkage."
+    slope_reference: Number
+    "Slope of truth on the best reference: how far the mock lets anybody be calibrated."
 
 
 def statistics(sample: Sample, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Statistics]:
@@ -101,7 +103,9 @@ def statistics(sample: Sample, seed: int = 0, resamples: int = RESAMPLES) -> dic
     rng = np.random.default_rng(seed)
     n = len(sample.truth)
     # The first row is the sample itself; the rest draw n spectra with replacement.
-    counts = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=resamples)])
+    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
+    counts: Array = np.vstack([np.ones(n), times]).astype(np.float64)
     return {name: _of_index(sample, column, counts) for column, name in enumerate(sample.names)}
 
 
@@ -119,10 +123,7 @@ def _of_index(sample: Sample, column: int, counts: Array) -> Statistics:
     weight = weight / weight.sum(axis=1, keepdims=True)
     best = min(range(len(references)), key=lambda k: float(np.std(references[k] - truth)))
     delta_o, reference = _delta(output - truth, weight), _delta(references[best] - truth, weight)
-    variance, co = _moments(truth, weight)[1], _covariance(truth, output, weight)
-    spread = _moments(output, weight)[1]
-    # A constant output has no slope, whatever its rounding says.
-    spread = np.where(spread > 1e-10 * variance, spread, np.nan)
+    variance = _moments(truth, weight)[1]
     return Statistics(
         snr=sample.snr,
         n=int(good.sum()),
@@ -135,8 +136,9 @@ def _of_index(sample: Sample, column: int, counts: Array) -> Statistics:
         best_reference=list(sample.references)[best],
         worth=_number(delta_o / reference),
         bias=_number(weight @ (output - truth)),
-        slope_truth=_number(co / spread),
-        slope_output=_number(co / variance),
+        slope_truth=_number(_slope(truth, output, weight)),
+        slope_output=_number(_slope(output, truth, weight)),
+        slope_reference=_number(_slope(truth, references[best], weight)),
     )
 
 
@@ -148,9 +150,12 @@ def _moments(values: Array, weight: Array) -> tuple[Array, Array]:
     return mean, np.maximum(weight @ shifted**2 - mean**2, 0.0)
 
 
-def _covariance(first: Array, second: Array, weight: Array) -> Array:
-    a, b = first - first.mean(), second - second.mean()
-    return np.asarray(weight @ (a * b) - (weight @ a) * (weight @ b))
+def _slope(of: Array, on: Array, weight: Array) -> Array:
+    a, b = of - of.mean(), on - on.mean()
+    spread = _moments(on, weight)[1]
+    # A constant has no slope, whatever its rounding says.
+    spread = np.where(spread > 1e-10 * np.var(of), spread, np.nan)
+    return np.asarray((weight @ (a * b) - (weight @ a) * (weight @ b)) / spread)
 
 
 def _delta(values: Array, weight: Array) -> Array:

@@ -99,7 +99,7 @@ class Galaxy(Population, Exposure):
         if not np.array_equal(truth["wavelength"].to_numpy(), grid.wavelength):
             raise ValueError("truth is not on the grid given; draw it there with truth()")
         n = truth.sizes["spectrum"]
-        shape = (n, grid.size)
+        shape, names = (n, grid.size), _identity(n, seed, stream)
         pixels = Pixels(
             np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.uint32)
         )
@@ -111,7 +111,7 @@ class Galaxy(Population, Exposure):
                 whole[rows] = some
             for name, values in entries.items():
                 values[rows] = columns[name]
-        return _assemble(truth, grid, pixels, {**entries, **_identity(n, seed, stream)}, self)
+        return _assemble(truth, grid, pixels, {**entries, **names}, self)
 
     def _observe(
         self,

@@ -34,7 +34,7 @@ class Options(BaseModel):
     init: Literal["he", "glorot"] = "he"
     "Weights at the start; biases are 0."
     centre: bool = True
-    "Set the first and last bias from the median training spectrum."
+    "Start as the median training spectrum: the first and last bias from it, no last weights."
     loss: losses.Name = "mae"
     "What is made small."
     loss_mask: bool = True
@@ -75,9 +75,10 @@ class Dense(Denoiser):
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Draw the weights, and centre: b_first -= W_first mu, b_last = mu.
+        """Draw the weights, and centre: b_first -= W_first mu, b_last = mu, W_last = 0.
 
-        Without centring the net sits on the mean spectrum for hundreds of steps.
+        Without the biases the net sits on the mean spectrum for hundreds of steps; with a noisy
+        output to begin with, the first steps put its units out (all ReLUs dead) for good.
         """
         random = torch.Generator().manual_seed(seed)
         for linear in self.linears:
@@ -97,6 +98,7 @@ class Dense(Denoiser):
         assert isinstance(last, nn.Linear)
         first.bias.sub_(first.weight @ mu.to(first.weight))
         last.bias.copy_(mu)
+        last.weight.zero_()
 
 
 def median(batches: Iterable[Batch]) -> Tensor:

@@ -1,0 +1,150 @@
+"""Examples: a few spectra of a product beside the noisy ones and the reference, on one frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from pipeline.canvas import NOISY, PALETTE, TRUTH, canvas
+from storage.grid import Grid
+from storage.schema import Status
+from storage.store import Survey
+from training.frame import Frame
+
+Float = NDArray[np.float64]
+
+
+ZOOMS = ((3900.0, 4150.0), (5100.0, 5250.0))
+"Rest wavelengths, A: the 4000 A break with Hdelta, and Mg b."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One spectrum on the frame of a product: rest wavelengths, dereddened, survey's unit."""
+
+    title: str
+    "Observation, product, z, S/N."
+    wavelength: Float
+    "(P,) vacuum A."
+    noisy: Float
+    "(P,) NaN where there is no data."
+    sigma: Float
+    "(P,) noise of a pixel of noisy; NaN where there is no data."
+    denoised: Float
+    "(P,) what the product says."
+    reference: Float | None
+    "(P,) the truth, or the survey's best fit; None where there is neither."
+    words: str
+    "What the reference is."
+
+
+def examples(ds: xr.Dataset, name: str, rows: NDArray[np.bool_], count: int) -> list[Example]:
+    """Spectra of a product, spread evenly over its S/N, of the rows that may be shown."""
+    snr = ds["snr_g"].to_numpy()
+    places = np.flatnonzero(rows & np.isfinite(snr))
+    places = places[np.argsort(snr[places], kind="stable")]
+    if places.size == 0:
+        return []
+    # The middles of `count` equal parts: neither the best nor the worst of all.
+    share = (np.arange(min(count, places.size)) + 0.5) / min(count, places.size)
+    chosen = places[(share * places.size).astype(int)]
+    part = ds[["flux", "ivar", "model", "z", "ebv", "snr_g", "observation"]].isel(spectrum=chosen)
+    product = ds.spectra.denoised(name).isel(spectrum=chosen)
+    return _examples(
+        part.compute(), product[["flux"]].compute(), product.attrs, _reference(ds, chosen)
+    )
+
+
+def portrait(given: Example, colour: str = PALETTE[0]) -> str:
+    """A spectrum, noisy and denoised, with what is left over; whole, and two zooms."""
+    with canvas(11, 3.5, "png") as (fig, out):
+        widths = [3.0] + [1.0] * len(ZOOMS)
+        panels = fig.subplots(
+            2, len(widths), sharex="col", width_ratios=widths, height_ratios=[3, 1]
+        )
+        spans = [(given.wavelength[0], given.wavelength[-1]), *ZOOMS]
+        for column, span in enumerate(spans):
+            _spectrum(panels[0, column], given, span, colour)
+            _residual(panels[1, column], given, span, colour)
+        panels[0, 0].set_ylabel("flux density\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$)")
+        panels[1, 0].set_ylabel("residual\n(noise σ)")
+        panels[1, 0].set_xlabel("rest wavelength in vacuum (Å)")
+        panels[0, 0].set_title(given.title, loc="left")
+        panels[0, 0].legend(loc="upper left", ncols=3)
+    return out[0]
+
+
+def _reference(ds: xr.Dataset, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32] | None, str]:
+    """Observed flux (n, L) of the truth, else of the survey's best fit, and what it is."""
+    survey = Survey.open(ds.attrs["store"], snapshot=ds.attrs["snapshot"])
+    group = f"truth/{ds.attrs['config']}"
+    if group in survey:
+        truth = survey.dataset(group, dask=True)[["flux", "status"]]
+        found = truth.isel(spectrum=ds["row"].to_numpy()[rows]).compute()
+        if (found["status"] == Status.DONE).all():
+            return found["flux"].to_numpy(), "truth"
+    model = ds["model"].isel(spectrum=rows).to_numpy()
+    return (model, "survey's best fit") if model.any() else (None, "")
+
+
+def _examples(
+    part: xr.Dataset,
+    product: xr.Dataset,
+    about: dict[str, object],
+    reference: tuple[NDArray[np.float32] | None, str],
+) -> list[Example]:
+    frame = Frame.model_validate(about["frame_json"])
+    mapper = frame.on(Grid.model_validate(part.attrs["grid"]))
+    ivar, z, ebv = (part[name].to_numpy() for name in ("ivar", "z", "ebv"))
+    noisy = mapper.to(part["flux"].to_numpy(), ivar, z, ebv)
+    scale, weight = noisy.scale[:, None].double().numpy(), noisy.weight.double().numpy()
+    has = weight > 0
+    sigma = np.where(has, scale / np.sqrt(np.where(has, weight, 1)), np.nan)
+    flux = np.where(has, noisy.x.double().numpy() * scale, np.nan)
+    best = None
+    if reference[0] is not None:
+        batch = mapper.to(reference[0], ivar, z, ebv)
+        best = (batch.x * batch.scale[:, None]).double().numpy()
+    alias, snr = about["alias"], part["snr_g"].to_numpy()
+    return [
+        Example(
+            title=f"{part['observation'].to_numpy()[row]}   {alias}   "
+            f"z = {z[row]:.3f}   S/N(g) = {snr[row]:.1f}",
+            wavelength=frame.grid.wavelength,
+            noisy=flux[row],
+            sigma=sigma[row],
+            denoised=product["flux"].to_numpy()[row].astype(float),
+            reference=None if best is None else best[row],
+            words=reference[1],
+        )
+        for row in range(len(z))
+    ]
+
+
+def _spectrum(axes: Axes, given: Example, span: tuple[float, float], colour: str) -> None:
+    kept = (given.wavelength >= span[0]) & (given.wavelength <= span[1])
+    wavelength = given.wavelength[kept]
+    axes.plot(wavelength, given.noisy[kept], color=NOISY, lw=0.6, label="noisy")
+    if given.reference is not None:
+        axes.plot(wavelength, given.reference[kept], color=TRUTH, lw=1.6, label=given.words)
+    axes.plot(wavelength, given.denoised[kept], color=colour, lw=1.0, label="denoised")
+    axes.set_xlim(*span)
+    # The noise may leave the panel; the spectrum may not.
+    smooth = given.denoised[kept]
+    spread = np.nanpercentile(np.abs(given.noisy[kept] - smooth), 95)
+    axes.set_ylim(smooth.min() - 1.1 * spread, smooth.max() + 1.1 * spread + 0.15 * np.ptp(smooth))
+
+
+def _residual(axes: Axes, given: Example, span: tuple[float, float], colour: str) -> None:
+    kept = (given.wavelength >= span[0]) & (given.wavelength <= span[1])
+    wavelength, sigma = given.wavelength[kept], given.sigma[kept]
+    against = (given.noisy if given.reference is None else given.reference)[kept]
+    axes.axhspan(-1, 1, color="#eef1f4", lw=0)
+    if given.reference is not None:
+        noise = (given.noisy[kept] - against) / sigma
+        axes.plot(wavelength, noise, color=NOISY, lw=0.3, alpha=0.6)
+    axes.plot(wavelength, (given.denoised[kept] - against) / sigma, color=colour, lw=0.9)
+    axes.axhline(0, color=TRUTH, lw=0.5)
+    axes.set(ylim=(-3, 3), xlim=span)

@@ -1,0 +1,148 @@
+"""Batches give every row once, in an order that the seed alone decides."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from storage import schema
+from storage.grid import Grid
+from storage.store import Survey
+from storage.writer import writing
+from training.batches import Batches
+from training.frame import Frame
+from training.source import ArraySource, StoreSource
+
+GRID = Grid(kind="linear", start=4000, step=2, size=100)
+FRAME = Frame(
+    name="t", grid=Grid(kind="linear", start=4002, step=2, size=90), window=(4010, 4100), dust=None
+)
+
+
+def spectra(n: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Flat spectra of flux row + 1: the scale of a batch tells which row it is."""
+    flux = (np.arange(n, dtype="f4") + 1)[:, None] * np.ones(GRID.size, "f4")
+    return {"flux": flux, "ivar": np.ones_like(flux), "z": np.zeros(n), "ebv": np.zeros(n)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(ArraySource):
+    reads: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def read(self, first: int, last: int) -> dict[str, np.ndarray[Any, Any]]:
+        self.reads[first, last] += 1
+        return super().read(first, last)
+
+
+def batches(n: int = 100, **options: Any) -> Batches:
+    said = {"rows": np.arange(n), "batch_size": 16, "frame": FRAME} | options
+    return Batches(source=Counted(grid=GRID, arrays=spectra(n), chunk=10), **said)
+
+
+def rows(given: Batches, epoch: int) -> list[int]:
+    return [round(float(s)) - 1 for batch in given.epoch(epoch) for s in batch.scale]
+
+
+def test_every_row_comes_once_an_epoch() -> None:
+    wanted = np.array([3, 17, 18, 55, 99, 60, 61, 62])
+    given = batches(rows=wanted, batch_size=3)
+    assert sorted(rows(given, 0)) == sorted(wanted)
+    assert [len(batch.x) for batch in given.epoch(0)] == [3, 3, 2]
+    assert len(given) == 3
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    assert rows(batches(seed=1), 4) == rows(batches(seed=1), 4)
+    assert rows(batches(seed=1), 4) != rows(batches(seed=1), 5)
+    assert rows(batches(seed=1), 4) != rows(batches(seed=2), 4)
+    # Not chunk by chunk: rows of several are mixed.
+    assert len({row // 10 for row in rows(batches(seed=1), 0)[:16]}) > 2
+
+
+def test_unshuffled_rows_ascend() -> None:
+    assert rows(batches(shuffle=False), 3) == list(range(100))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_rows(world: int) -> None:
+    shares = [rows(batches(rank=rank, world=world), 2) for rank in range(world)]
+    assert sorted(row for share in shares for row in share) == list(range(100))
+
+
+def test_ranks_that_wait_for_each_other_have_equally_many_batches() -> None:
+    shares = [batches(n=95, rank=rank, world=3, drop_last=True) for rank in range(3)]
+    for epoch in range(4):
+        sizes = [[len(batch.x) for batch in share.epoch(epoch)] for share in shares]
+        assert sizes[0] == sizes[1] == sizes[2]
+        assert set(sizes[0]) == {16}
+
+
+def test_whole_chunks_are_read_and_kept_for_the_next_epoch() -> None:
+    given = batches()
+    rows(given, 0), rows(given, 1)
+    assert given.source.reads == Counter({(i, i + 10): 1 for i in range(0, 100, 10)})
+    forgetful = batches(memory_bytes=0)
+    rows(forgetful, 0), rows(forgetful, 1)
+    assert set(forgetful.source.reads.values()) == {2}
+    assert rows(forgetful, 3) == rows(given, 3)
+
+
+def test_a_batch_is_what_the_frame_makes_of_the_rows() -> None:
+    batch = next(batches(shuffle=False).epoch(0))
+    arrays = spectra(16)
+    expected = FRAME.on(GRID).to(arrays["flux"], arrays["ivar"], arrays["z"], arrays["ebv"])
+    assert torch.equal(batch.x, expected.x)
+    assert torch.equal(batch.weight, expected.weight)
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no rows to train on; check \[sample\]"):
+        batches(rows=np.array([], dtype=int))
+
+
+def test_too_few_rows_for_the_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="100 rows in 10 chunks do not fill a batch of 64"):
+        batches(batch_size=64, world=2, drop_last=True)
+    with pytest.raises(ValueError, match="for each of 11 ranks"):
+        batches(world=11)
+
+
+def test_a_failing_source_is_heard() -> None:
+    with pytest.raises(KeyError, match="ivar"):
+        next(
+            Batches(
+                source=ArraySource(grid=GRID, arrays={"flux": np.ones((5, 100))}),
+                rows=np.arange(5),
+                frame=FRAME,
+                batch_size=2,
+            ).epoch(0)
+        )
+
+
+def test_a_store_is_read_at_its_snapshot(tmp_path: Path) -> None:
+    path, arrays = str(tmp_path / "survey.icechunk"), spectra(30)
+    Survey.create(path)
+    with writing(path, job="test") as writer:
+        writer.create_group("spectra/toy", schema.template(30, GRID), attrs={})
+        writer.commit("make")
+        fork = writer.fork()
+        fork.write_block("spectra/toy", 0, {name: arrays[name] for name in ("flux", "ivar")})
+        writer.absorb([fork])
+        columns = {"z": arrays["z"], "ebv": arrays["ebv"].astype("f4")}
+        writer.write_columns("spectra/toy", 0, columns)
+        first = writer.commit("ingest")
+        fork = writer.fork()
+        fork.write_block("spectra/toy", 0, {"flux": 5 * arrays["flux"]})
+        writer.absorb([fork])
+        writer.commit("change")
+    source = StoreSource(path=path, config="toy", snapshot=first)
+    assert source.grid == GRID
+    given = Batches(source=source, rows=np.arange(30), frame=FRAME, batch_size=8)
+    assert sorted(rows(given, 0)) == list(range(30))
+    newest = StoreSource(path=path, config="toy").read(4, 5)
+    assert newest["flux"][0, 0] == 25
+    assert source.identity != StoreSource(path=path, config="toy").identity
