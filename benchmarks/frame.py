@@ -86,7 +86,6 @@ def main(spectra: int = 512) -> None:
     print(f"grids    {SDSS.size} log pixels <-> {mapper.frame.grid.size} linear pixels")
     lines = {
         "to": best(lambda: mapper.to(flux, ivar, z, ebv), spectra),
-        "to, with covariance": best(lambda: mapper.to(flux, ivar, z, ebv, True), spectra),
         "back": best(lambda: mapper.back(batch.x, batch.scale, z, ebv), spectra),
         "cumulative float64": best(lambda: cumulative(named("fs"), *rows), len(rows[0])),
     }

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 # Okabe & Ito (2008): told apart by the colour-blind, and in print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-NOISY, TRUTH, FAINT = "#9aa0a6", "#000000", "#c9ced6"
+NOISY, TRUTH, FAINT = "#b0b6be", "#000000", "#c9ced6"
 STYLE: Any = {
     "font.size": 9,
     "font.family": "DejaVu Sans",

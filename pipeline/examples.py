@@ -16,8 +16,8 @@ from training.frame import Frame
 Float = NDArray[np.float64]
 
 
-ZOOMS = ((3900.0, 4150.0), (5100.0, 5250.0))
-"Rest wavelengths, A: the 4000 A break with Hdelta, and Mg b."
+ZOOMS = {"4000 Å break, Hδ": (3900.0, 4150.0), "Mg b": (5100.0, 5250.0)}
+"What is shown larger, in rest wavelengths, A."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,8 @@ def examples(ds: xr.Dataset, name: str, rows: NDArray[np.bool_], count: int) -> 
     chosen = places[(share * places.size).astype(int)]
     part = ds[["flux", "ivar", "model", "z", "ebv", "snr_g", "observation"]].isel(spectrum=chosen)
     product = ds.spectra.denoised(name).isel(spectrum=chosen)
-    return _examples(
-        part.compute(), product[["flux"]].compute(), product.attrs, _reference(ds, chosen)
-    )
+    made = product[["flux"]].compute()
+    return _examples(part.compute(), made, product.attrs, _reference(ds, chosen))
 
 
 def portrait(given: Example, colour: str = PALETTE[0]) -> str:
@@ -64,14 +63,14 @@ def portrait(given: Example, colour: str = PALETTE[0]) -> str:
         panels = fig.subplots(
             2, len(widths), sharex="col", width_ratios=widths, height_ratios=[3, 1]
         )
-        spans = [(given.wavelength[0], given.wavelength[-1]), *ZOOMS]
-        for column, span in enumerate(spans):
+        spans = {given.title: (given.wavelength[0], given.wavelength[-1]), **ZOOMS}
+        for column, (title, span) in enumerate(spans.items()):
+            panels[0, column].set_title(title, loc="left")
             _spectrum(panels[0, column], given, span, colour)
             _residual(panels[1, column], given, span, colour)
         panels[0, 0].set_ylabel("flux density\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$)")
         panels[1, 0].set_ylabel("residual\n(noise σ)")
         panels[1, 0].set_xlabel("rest wavelength in vacuum (Å)")
-        panels[0, 0].set_title(given.title, loc="left")
         panels[0, 0].legend(loc="upper left", ncols=3)
     return out[0]
 
@@ -127,9 +126,9 @@ def _spectrum(axes: Axes, given: Example, span: tuple[float, float], colour: str
     kept = (given.wavelength >= span[0]) & (given.wavelength <= span[1])
     wavelength = given.wavelength[kept]
     axes.plot(wavelength, given.noisy[kept], color=NOISY, lw=0.6, label="noisy")
+    axes.plot(wavelength, given.denoised[kept], color=colour, lw=1.8, label="denoised")
     if given.reference is not None:
-        axes.plot(wavelength, given.reference[kept], color=TRUTH, lw=1.6, label=given.words)
-    axes.plot(wavelength, given.denoised[kept], color=colour, lw=1.0, label="denoised")
+        axes.plot(wavelength, given.reference[kept], color=TRUTH, lw=0.7, label=given.words)
     axes.set_xlim(*span)
     # The noise may leave the panel; the spectrum may not.
     smooth = given.denoised[kept]

@@ -100,11 +100,10 @@ def _write_fits(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
 
 def _write_zarr(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
     pixels = [str(n) for n, v in ds.data_vars.items() if v.dims != ("spectrum",)]
+    # A selection has ragged chunks, and its encoding is that of the store.
     kept = ds[[*pixels, *names]].chunk(spectrum=CHUNK_ROWS)
     for variable in kept.variables.values():
         variable.encoding.clear()
-        if variable.dtype.kind == "T":
-            variable.data = variable.data.astype(object)
     kept.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
 
 

@@ -42,7 +42,7 @@ def curves(products: Sequence[Mapping[str, Any]], verdicts: Mapping[str, Verdict
             axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
             axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-            axes.set_ylim(0, 2)
+            axes.set_ylim(0, 1.8)
         panels[0].set_ylabel(r"$\Delta$ / noise")
         legend(fig, panels)
     return out[0]
@@ -85,6 +85,7 @@ def verdict_bars(verdicts: Mapping[str, Verdict]) -> str:
             axes.axhline(1, color=TRUTH, lw=1, ls="--", label="noise")
             axes.set_xticks(range(len(where)), list(where), rotation=30, ha="right")
             axes.set(title=NAMES.get(index, index), xlim=(-0.6, len(where) - 0.4))
+            axes.set_ylim(0, min(3.2, axes.get_ylim()[1]))
         panels[0].set_ylabel(r"$\Delta_O$ / noise at S/N " + QUOTED)
         legend(fig, panels)
     return out[0]
@@ -113,6 +114,7 @@ def ledger(counts: Mapping[str, Mapping[Status, int]]) -> str:
                 left += n
         axes.set_yticks(range(len(counts)), list(counts))
         axes.invert_yaxis()
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         axes.set_xlabel("spectra")
         present = [s for s in STATUS if any(found.get(s) for found in counts.values())]
         handles = [mpl.patches.Patch(color=STATUS[s][1], label=STATUS[s][0]) for s in present]

@@ -150,7 +150,8 @@ def measure(
     medium : {"vacuum", "air"}
         Of `wavelength`. The same spectrum in either gives the same index.
     covariance : (N, L) float, optional
-        Factor on the variance of a sum over correlated neighbours, as `Batch.covariance`.
+        Factor on the variance of a sum over correlated neighbours, where ivar is of single
+        pixels (`storage.resample.Rebinned`); a frame's weight has it in it already.
 
     Raises
     ------

@@ -80,11 +80,9 @@ class Measure:
             found = index.measure(grid.wavelength, flux, ivar, self.names, z=z)
         else:
             mapper = self.input.frame.on(grid_of(survey, f"spectra/{self.config}"))
-            batch = mapper.to(flux, ivar, z, spectra["ebv"].to_numpy(), covariance=True)
+            batch = mapper.to(flux, ivar, z, spectra["ebv"].to_numpy())
             axis = self.input.frame.grid.wavelength
-            found = index.measure(
-                axis, batch.x, batch.weight, self.names, covariance=batch.covariance
-            )
+            found = index.measure(axis, batch.x, batch.weight, self.names)
         if observed:
             return found, ErrorKind.FORMAL
         return found._replace(error=torch.full_like(found.error, torch.nan)), ErrorKind.NONE

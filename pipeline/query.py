@@ -1,29 +1,26 @@
 """Query: a survey as one lazy Dataset: spectra, columns, and indices as ``<input>.<index>``."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline.accessor import LABEL, Columns, members
+from pipeline.accessor import LABEL, members
+from pipeline.columns import BEST, best, done_only, index_columns, ledgers, truth
 from pipeline.export import catalogue, export
 from storage import schema
-from storage.schema import Status
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
 
-__all__ = ["Columns", "catalogue", "default_columns", "export", "open_survey", "query"]
-
-BEST = "best"
-"""Input name of the default value: the denoised one where a product whose verdict is passed is
-done and not above its S/N ceiling, else the raw one on the same frame."""
-_SAYS = "denoised where proven and below its S/N ceiling, else raw"
+__all__ = ["catalogue", "default_columns", "export", "open_survey", "query"]
 
 
 def open_survey(
@@ -68,7 +65,7 @@ def open_survey(
     rows = survey.rows(f"spectra/{config}")
     _check_rows(survey, config, rows)
     indices = {
-        name: _done_only(survey.dataset(f"indices/{config}/{name}", dask=True))
+        name: done_only(survey.dataset(f"indices/{config}/{name}", dask=True))
         for name in members(survey, f"indices/{config}/")
     }
     products = {
@@ -80,18 +77,18 @@ def open_survey(
     number = da.arange(rows, chunks=COLUMN_ROWS)
     return (
         found.assign_coords(row=("spectrum", number, {"units": "1", "long_name": "row of store"}))
-        .assign(_truth(survey, config))
-        .assign(_ledgers(products))
-        .assign(_index_columns(indices))
-        .assign(_best(indices, products))
+        .assign(truth(survey, config))
+        .assign(ledgers(products))
+        .assign(index_columns(indices))
+        .assign(best(indices, products))
         .assign_attrs(store=str(path), snapshot=survey.snapshot, config=config)
     )
 
 
 def default_columns(ds: xr.Dataset) -> list[str]:
     """What a person wants to see of a spectrum first."""
-    names = ["observation", "class", "z", "snr_g"]
-    return names + [str(n) for n in ds.data_vars if str(n).startswith(f"{BEST}.")]
+    own = [str(n) for n in ds.data_vars if str(n).startswith(f"{BEST}.")]
+    return ["observation", "class", "z", "snr_g", *own]
 
 
 def query(
@@ -117,7 +114,8 @@ def query(
     int
         How many rows the expression selects.
     """
-    console = console or Console()
+    # Where nobody looks (a pipe, a log), rich would take 80 columns and cut the rest.
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
     chosen = open_survey(store, config).spectra.select(expression)
     count = int(chosen.sizes["spectrum"])
     if out is not None:
@@ -125,11 +123,7 @@ def query(
         console.print(f"{count} spectra -> {out}", highlight=False)
         return count
     wanted = list(columns or default_columns(chosen))
-    frame = catalogue(chosen.isel(spectrum=slice(limit)), wanted)
-    table = Table(*(_heading(chosen, name) for name in wanted))
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    console.print(_table(chosen.isel(spectrum=slice(limit)), wanted))
     rest = f", the first {limit} shown; --out FILE writes all" if count > limit else ""
     console.print(f"{count} spectra{rest}", highlight=False)
     return count
@@ -154,112 +148,37 @@ def _check_rows(survey: Survey, config: str, rows: int) -> None:
             )
 
 
-def _done_only(ds: xr.Dataset) -> xr.Dataset:
-    """Indices with NaN where the row is not done."""
-    done = ds["status"] == Status.DONE
-    values = {n: ds[n].where(done).assign_attrs(ds[n].attrs) for n in ("value", "error")}
-    return ds.assign(values)
+def _table(ds: xr.Dataset, names: Sequence[str]) -> Table:
+    """Rows for people: an error beside its value, a code in words, units in the heading."""
+    errors = {name: f"{name}_error" for name in names if f"{name}_error" in names}
+    shown = [name for name in names if name not in errors.values()]
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in shown:
+        unit = ds[name].attrs.get("units", "1").replace("Angstrom", "Å")
+        table.add_column(name if unit == "1" else f"{name}\n({unit})", no_wrap=True)
+    meaning = {name: _meanings(ds[name]) for name in shown}
+    for row in catalogue(ds, names).to_dict("records"):
+        found = [meaning[n].get(row[n]) or _cell(row[n], row.get(errors.get(n))) for n in shown]
+        table.add_row(*(escape(cell) for cell in found))
+    return table
 
 
-def _short(names: Mapping[str, Any]) -> dict[str, str]:
-    """Every full name, and the short one where it means one thing only: {name: full name}."""
-    short = {full: LABEL.sub("", full) for full in names}
-    count = Counter(short.values())
-    alias = {s: full for full, s in short.items() if count[s] == 1}
-    return alias | {full: full for full in names}
-
-
-def _index_columns(indices: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
-    found = {}
-    for name, full in _short(indices).items():
-        for index in _names(indices[full]):
-            for part, suffix in (("value", ""), ("error", "_error")):
-                found[f"{name}.{index}{suffix}"] = _column(indices[full], index, part, full)
-    return found
-
-
-def _names(ds: xr.Dataset) -> list[str]:
-    return [str(name) for name in ds["index"].to_numpy()]
-
-
-def _column(ds: xr.Dataset, index: str, part: str, said: str) -> xr.DataArray:
-    column = ds[part].isel(index=_names(ds).index(index)).drop_vars("index", errors="ignore")
-    error = "error of " if part == "error" else ""
-    unit = ds.attrs.get("units", {}).get(index, "1")
-    column.attrs = {"units": unit, "long_name": f"{error}{index} on {said}"}
-    return column
-
-
-def _ledgers(products: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
-    return {
-        f"{name}.{part}": products[full][part]
-        for name, full in _short(products).items()
-        for part in ("status", "flag")
-    }
-
-
-def _truth(survey: Survey, config: str) -> dict[str, xr.DataArray]:
-    """Parameters of a mock survey."""
-    if f"truth/{config}" not in survey:
+def _meanings(column: xr.DataArray) -> dict[Any, str]:
+    """The words of a code, by its CF attributes; products and frames by their short names."""
+    if "flag_values" not in column.attrs:
         return {}
-    truth = survey.dataset(f"truth/{config}", dask=True)
-    names = [n for n, v in truth.data_vars.items() if v.dims == ("spectrum",)]
-    return {f"truth.{name}": truth[name] for name in names if name not in schema.LEDGER}
+    values = np.atleast_1d(column.attrs["flag_values"]).tolist()
+    words = [LABEL.sub("", word) for word in column.attrs["flag_meanings"].split()]
+    return dict(zip(values, words, strict=True))
 
 
-def _best(
-    indices: Mapping[str, xr.Dataset], products: Mapping[str, xr.Dataset]
-) -> dict[str, xr.DataArray]:
-    """The default value of every index, its error, and where they came from, as `BEST` says."""
-    raw = [name for name in indices if name.startswith("raw")]
-    proven = [n for n, p in products.items() if n in indices and p.attrs["verdict"] == "passed"]
-    partners = {n: f"raw@{products[n].attrs['frame']}" for n in proven}
-    proven = [n for n in proven if partners[n] in indices]
-    if not raw:
-        return {}
-    base = partners[proven[0]] if proven else max(raw, key=lambda name: "@" in name)
-    inputs = list(dict.fromkeys([base, *partners.values(), *proven]))
-    chosen = xr.full_like(indices[base]["status"], 0)
-    # Where two products have a row the first counts, so it is put in last.
-    for name in reversed(proven):
-        product = products[name]
-        done = (product["status"] == Status.DONE) & (indices[name]["status"] == Status.DONE)
-        above = (product["flag"] & _bit(product, "above_ceiling")) > 0
-        chosen = chosen.where(~(done & above), np.uint8(inputs.index(partners[name])))
-        chosen = chosen.where(~(done & ~above), np.uint8(inputs.index(name)))
-    chosen.attrs = {
-        "units": "1",
-        "long_name": "input of the default value",
-        "flag_values": list(range(len(inputs))),
-        "flag_meanings": " ".join(inputs),
-    }
-    common = [i for i in _names(indices[base]) if all(i in _names(indices[n]) for n in inputs)]
-    found: dict[str, xr.DataArray] = {}
-    for index in common:
-        for part, suffix in (("value", ""), ("error", "_error")):
-            columns = [_column(indices[name], index, part, name) for name in inputs]
-            value = columns[0]
-            for number, column in enumerate(columns[1:], start=1):
-                value = value.where(chosen != number, column)
-            value.attrs = {**columns[0].attrs, "long_name": f"{index}, {_SAYS}"}
-            found[f"{BEST}.{index}{suffix}"] = value
-    return {**found, f"{BEST}.input": chosen}
-
-
-def _bit(product: xr.Dataset, meaning: str) -> int:
-    """A bit of the flag, as its CF attributes give it."""
-    attrs = product["flag"].attrs
-    masks = [int(mask) for mask in np.atleast_1d(attrs["flag_masks"])]
-    bits: dict[str, int] = dict(zip(attrs["flag_meanings"].split(), masks, strict=True))
-    return bits[meaning]
-
-
-def _heading(ds: xr.Dataset, name: str) -> str:
-    unit = ds[name].attrs.get("units", "1")
-    return name if unit == "1" else f"{name} [{unit}]".replace("[", "\\[")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "-" if np.isnan(value) else f"{value:.4g}"
-    return str(value)
+def _cell(value: Any, error: float | None = None) -> str:
+    """A value, and its error to two digits where there is one."""
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return "-"
+    if error is None or not np.isfinite(error) or error <= 0:
+        return f"{value:.4g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{digits}f}±{error:.{digits}f}"

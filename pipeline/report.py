@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline import evaluate, figures
@@ -67,25 +68,29 @@ def is_done(card: Card) -> bool:
 
 def table(card: Card) -> Table:
     """The closing table of a run: every model and index on mocks, in units of the noise."""
+    judged = verdicts(card)
+    said = [
+        f"{alias} {'passes' if verdict.passed else 'fails'}: {verdict.reason}"
+        for alias, verdict in judged.items()
+    ]
     found = Table(
         title=f"On mock spectra of S/N {QUOTED} that no model has seen, in units of the noise",
-        caption="Delta_O: to the truth. Delta_N: to the noisy input. A slope of truth on output "
-        "of 1 is calibrated.",
+        caption="\n".join(["Δ_O: to the truth; Δ_N: to the noisy input; last: two slopes", *said]),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
-    found.add_column("model", no_wrap=True)
-    found.add_column("index", no_wrap=True)
-    heads = ("Delta_O", "Delta_N", "trivial", "linear ref.", "truth on output", "output on truth")
-    for head in heads:
+    for head in ("model", "index"):
+        found.add_column(head, no_wrap=True)
+    for head in ("Δ_O", "Δ_N", "trivial", "linear", "truth on\noutput", "output on\ntruth"):
         found.add_column(head, justify="right")
-    found.add_column("verdict")
-    for alias, verdict in verdicts(card).items():
-        for number, row in enumerate(rows(verdict, alias)):
+    found.add_column("verdict", no_wrap=True)
+    for alias, verdict in judged.items():
+        for first, row in zip([True, *[False] * 99], rows(verdict, alias), strict=False):
             model, index, *numbers, _ = row.values()
-            said = ("passes: " if verdict.passed else "fails: ") + verdict.reason
-            first = number == 0
-            cells = [f"{float(value):.2f}".replace("nan", "-") for value in numbers]
-            found.add_row(str(model) if first else "", str(index), *cells, said if first else "")
-        found.add_section()
+            ends = (str(model), "passes" if verdict.passed else "fails") if first else ("", "")
+            found.add_row(ends[0], str(index), *(_number(value) for value in numbers), ends[1])
     return found
 
 

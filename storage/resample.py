@@ -30,7 +30,7 @@ class Rebinned(NamedTuple):
     flux: Tensor
     "(N, P) float32; mean flux density of the good overlap, 0 where there is none."
     ivar: Tensor
-    "(N, P) float32; inverse variance of one pixel, 0 where there is no data."
+    "(N, P) float32; inverse variance of one pixel, or of smooth sums; 0 where there is no data."
     covariance: Tensor | None = None
     """(N, P) float32: sum of a row of the covariance matrix over its diagonal, so that a smooth
     weighting g has var(sum g_j f_j) = sum g_j^2 covariance_j / ivar_j; 0 where no data."""
@@ -92,6 +92,7 @@ class Rebinner:
         gain: Tensor | None = None,
         min_good: float = 0.5,
         covariance: bool = False,
+        smooth: bool = False,
     ) -> Rebinned:
         """Rebin spectra with their errors.
 
@@ -108,6 +109,11 @@ class Rebinner:
             Share of its width that a target pixel needs in good source pixels, above 0.
         covariance : bool
             Whether the covariance factor is wanted.
+        smooth : bool
+            Whether ivar is wanted of sums over neighbours instead of one pixel: what independent
+            pixels would need for sums with smooth weights to have the right error. It is
+            ivar / covariance, and costs what ivar costs; next to a gap, where `covariance` is
+            exact, it takes the pixel beyond for whole.
 
         Raises
         ------
@@ -116,8 +122,9 @@ class Rebinner:
 
         Notes
         -----
-        With overlaps o_ji (A) of good pixels only: f_j = sum_i o_ji F_i / S_j, S_j = sum_i o_ji,
-        1/ivar_j = sum_i o_ji^2 / ivar_i / S_j^2.
+        With overlaps o_ji (A) of good pixels only, w_i and W_j widths of source and target pixels:
+        f_j = sum_i o_ji F_i / S_j, S_j = sum_i o_ji, 1/ivar_j = sum_i o_ji^2 / ivar_i / S_j^2;
+        smooth: 1/ivar_j = sum_i o_ji w_i / ivar_i / (S_j W_j).
         """
         if not 0 < min_good <= 1:
             raise ValueError(f"min_good is {min_good}; expected above 0 and at most 1")
@@ -131,10 +138,11 @@ class Rebinner:
             overlap.mul_(noise.sign())
             covered.add_(overlap, alpha=growth)
             total.addcmul_(overlap, _tap(value, overlaps, tap), value=growth)
-            spread.addcmul_(overlap.square_(), noise, value=growth**2)
+            spread.addcmul_(overlap if smooth else overlap.square_(), noise, value=growth**2)
         keep = _enough(covered, overlaps.full, min_good)
         flux_NP = total.div_(covered.clamp_(min=_LEAST)).mul_(keep)
-        ivar_NP = covered.square().div_(spread.clamp_(min=_LEAST)).mul_(keep)
+        breadth = overlaps.full if smooth else covered
+        ivar_NP = (covered * breadth).div_(spread.clamp_(min=_LEAST)).mul_(keep)
         if not covariance:
             return Rebinned(flux_NP, ivar_NP)
         return Rebinned(flux_NP, ivar_NP, self._covariance(overlaps, variance, covered, keep))

@@ -6,6 +6,7 @@ A run is a folder named by what it depends on. A driver that was killed is simpl
 import logging
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Otherwise every report() waits for up to two seconds.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # A report() waits for the next look at the workers, two seconds away by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.02",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Ray listens on every interface of the machine, so it keeps its token; ours lives in this
     # process and its children only, and leaves no file in the user's home.
@@ -170,8 +171,16 @@ def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> Sta
     except TrainingFailedError as error:
         raise RuntimeError(f"{folder}: training failed: {error}") from error
     assert result.checkpoint is not None
+    _sweep(folder, kept=Path(result.checkpoint.path).name)
     with result.checkpoint.as_directory() as kept:
         return load(Path(kept))
+
+
+def _sweep(folder: Path, kept: str) -> None:
+    """Remove what killed drivers left behind."""
+    for left in (*folder.glob("checkpoint_*"), *folder.glob(".epoch-*")):
+        if left.is_dir() and left.name != kept:
+            shutil.rmtree(left)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -41,7 +41,9 @@ class Batch:
     x: Tensor
     "(N, P) float32; window mean 1; pixels without data are bridged linearly, held at the ends."
     weight: Tensor
-    "(N, P) float32; inverse variance of x, 0 where there is no data."
+    """(N, P) float32; inverse variance that independent pixels would need for sums over
+    neighbours to have the right error: rebinned pixels share their noise, and a model that
+    trusted each by itself would trust them twice. 0 where there is no data."""
     scale: Tensor
     "(N,) float32; mean flux of the window, in the survey's unit; 1 where not ok."
     z: Tensor
@@ -49,8 +51,6 @@ class Batch:
     ok: Tensor
     """(N,) bool; False where z or ebv is not known, less than half of the window has data, or its
     mean is not above 0: then x and weight are 0."""
-    covariance: Tensor | None = None
-    "(N, P) float32; var(sum g x) = sum g^2 covariance / weight for smooth g; see `Rebinned`."
 
 
 class Frame(BaseModel):
@@ -136,7 +136,6 @@ class Mapper:
         ivar: ArrayLike | Tensor,
         z: ArrayLike | Tensor,
         ebv: ArrayLike | Tensor,
-        covariance: bool = False,
     ) -> Batch:
         """Observed spectra as the model sees them.
 
@@ -146,8 +145,6 @@ class Mapper:
             Survey unit, on the observed grid; ivar 0 is no data.
         z, ebv : (N,) float
             Redshift; Galactic E(B-V), mag.
-        covariance : bool
-            Whether the covariance factor is wanted.
 
         Raises
         ------
@@ -160,7 +157,7 @@ class Mapper:
             _tensor(z, "z"),
             _tensor(ebv, "ebv"),
         )
-        parts = (vars(self._to_rows(rows, covariance)) for rows in _parts(columns))
+        parts = (vars(self._to_rows(rows)) for rows in _parts(columns))
         return Batch(**_joined(parts, len(columns[0])))
 
     def back(
@@ -203,22 +200,20 @@ class Mapper:
         """Share of frame pixels that have data, (N,) float32."""
         return (batch.weight > 0).float().mean(dim=1)
 
-    def _to_rows(self, rows: tuple[Tensor, ...], covariance: bool) -> Batch:
+    def _to_rows(self, rows: tuple[Tensor, ...]) -> Batch:
         flux, ivar, z, ebv = rows
         known = torch.isfinite(z) & (z > -1) & torch.isfinite(ebv)
         z, ebv = torch.where(known, z, 0), torch.where(known, ebv, 0)
         # torch.exp rounds alike wherever an element stands in memory; torch.exp2 does not.
         bright = torch.exp(ebv.float()[:, None] * self._extinction.to(flux.device))
         min_good = self.frame.min_good
-        binned = self._rebin(
-            flux, ivar, 1 + z, gain=bright, min_good=min_good, covariance=covariance
-        )
+        binned = self._rebin(flux, ivar, 1 + z, gain=bright, min_good=min_good, smooth=True)
         mean, good = self._window_mean(binned.flux, binned.ivar)
         ok = known & (good >= 0.5) & torch.isfinite(mean) & (mean > 0)
         scale = torch.where(ok, mean, 1)
         weight = binned.ivar.mul_((scale.square() * ok)[:, None])
         x = bridged(binned.flux.mul_((ok / scale)[:, None]), weight)
-        return Batch(x=x, weight=weight, scale=scale, z=z, ok=ok, covariance=binned.covariance)
+        return Batch(x=x, weight=weight, scale=scale, z=z, ok=ok)
 
     def _window_mean(self, flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
         """Mean over the window's good pixels, and their share of it."""
@@ -255,7 +250,7 @@ def _tensor(values: ArrayLike | Tensor, name: str, pixels: int | None = None) ->
 
 
 def _parts(columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """Equal parts of the rows; the last is filled up with zeros.
+    """Equal parts of the rows, where the first column is; the last is filled up with zeros.
 
     Raises
     ------
@@ -265,9 +260,10 @@ def _parts(columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
     counts = [len(column) for column in columns]
     if len(set(counts)) > 1:
         raise ValueError(f"numbers of spectra differ: {counts}; expected one row per spectrum")
-    rows = ROWS_CPU if columns[0].device.type == "cpu" else ROWS_GPU
+    device = columns[0].device
+    rows = ROWS_CPU if device.type == "cpu" else ROWS_GPU
     for first in range(0, max(counts[0], 1), rows):
-        part = [column[first : first + rows] for column in columns]
+        part = [column[first : first + rows].to(device) for column in columns]
         lacking = rows - len(part[0])
         if lacking:
             part = [torch.cat([c, c.new_zeros((lacking, *c.shape[1:]))]) for c in part]

@@ -38,7 +38,7 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
-        """Denoise x (N, P) with inverse variances weight (N, P; 0 = no data) at redshifts z (N,)."""
+        """Denoise x (N, P) of inverse variance weight (N, P; 0 = no data) at redshifts z (N,)."""
 
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Set the state that training starts from, from the data where that helps."""

@@ -134,13 +134,13 @@ def trial(
         place = seen["z"].to_numpy(), seen["ebv"].to_numpy()
         clean = mapper.to(noiseless, np.ones_like(noiseless), *place)
         truth[name] = _values(measure(wavelength, clean.x, clean.weight))
-        batch = mapper.to(seen["flux"].to_numpy(), seen["ivar"].to_numpy(), *place, covariance=True)
+        batch = mapper.to(seen["flux"].to_numpy(), seen["ivar"].to_numpy(), *place)
         exposures[name] = Exposure(
             batch=batch,
             snr=float(np.nanmedian(seen["snr_g"].to_numpy())),
             noisy=_values(measure(wavelength, batch.x, batch.weight)),
             references={
-                key: _values(measure(wavelength, reference(batch.x, _independent(batch)), None))
+                key: _values(measure(wavelength, reference(batch.x, batch.weight), None))
                 for key, reference in references.items()
             },
         )
@@ -151,14 +151,6 @@ def trial(
         truth=truth,
         exposures=exposures,
     )
-
-
-def _independent(batch: Batch) -> Tensor:
-    """Weights that count correlated neighbours for what they tell: a limit must not overtrust."""
-    if batch.covariance is None:
-        return batch.weight
-    # Where there is no data there is no covariance either.
-    return torch.where(batch.weight > 0, batch.weight / batch.covariance, 0.0)
 
 
 def examine(model: Denoiser, trials: Trials, device: str = "cpu") -> dict[str, Sample]:

@@ -101,5 +101,5 @@ def test_another_salt_is_another_split_of_the_same_shares() -> None:
 
 
 def test_shares_that_do_not_add_up_are_refused() -> None:
-    with pytest.raises(ValueError, match="train \\+ val \\+ calib \\+ test is 0.9"):
+    with pytest.raises(ValueError, match=r"train \+ val \+ calib \+ test is 0\.9"):
         Shares(train=0.6)

@@ -136,6 +136,11 @@ def test_scatter_of_pixels_and_of_sums_is_what_ivar_and_covariance_say() -> None
     variance = (binned.covariance[0, used] / weight).reshape(-1, 20).sum(dim=1)
     ratio = sums.std(dim=0) / variance.sqrt()
     assert ratio.mean().item() == pytest.approx(1, rel=0.03)
+    smooth = rebinner(LOG, ANGSTROM)(noise[:1], ivar[:1], stretch[:1], smooth=True)
+    inner = slice(1, 360)
+    torch.testing.assert_close(
+        smooth.ivar[0, inner], weight[1:] / binned.covariance[0, inner], rtol=1e-3, atol=0
+    )
     # Taken for independent, the pixels would promise far less scatter than there is.
     assert (binned.covariance[0, used] > 1.2).float().mean() > 0.9
 

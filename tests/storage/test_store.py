@@ -1,4 +1,4 @@
-"""The store: what is committed is there, whole, in every version; what would lose rows is refused."""
+"""The store: what is committed is there, in every version; what would lose rows is refused."""
 
 import pickle
 from pathlib import Path
@@ -76,6 +76,7 @@ def test_two_forks_in_one_chunk_are_refused_before_a_commit(path: str) -> None:
 def test_a_fork_of_an_earlier_round_is_refused(path: str) -> None:
     with writing(path, "test") as writer:
         old = pickle.loads(pickle.dumps(first := writer.fork()))
+        first.write_block("spectra/sdss", 0, {"flux": pixels(0, 4)})
         writer.absorb([first])
         writer.commit("first round")
         writer.fork()

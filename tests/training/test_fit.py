@@ -215,7 +215,7 @@ import test_fit
 from pathlib import Path
 from training.fit import session, train
 with session(threads=1):
-    done = train(test_fit.task(epochs=150), Path("runs"), "dense", threads=1)
+    done = train(test_fit.task(epochs=60), Path("runs"), "dense", threads=1)
 print(done.folder.name, len(done.history))
 """
 
@@ -227,31 +227,39 @@ def test_a_killed_driver_is_started_again_to_the_same_bits(tmp_path: Path) -> No
     command = [sys.executable, str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(command, cwd=tmp_path, env=environment)
-    curves = tmp_path / "runs" / f"dense-{task(epochs=150).digest8}" / CURVES
+    curves = tmp_path / "runs" / f"dense-{task(epochs=60).digest8}" / CURVES
     family = wait_for(curves, lines=3, process=first)
-    first.send_signal(signal.SIGKILL)
+    # Without its driver a worker goes on for a second or two: enough, here, to finish.
+    for process in (*family, first):
+        process.send_signal(signal.SIGKILL)
     first.wait()
-    psutil.wait_procs(family, timeout=30)
+    assert len(family) == 2
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     before = len(curves.read_text().splitlines())
-    assert 3 <= before < 150
+    assert 3 <= before < 60
     again = subprocess.run(
         command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
     )
-    assert again.stdout.split() == [curves.parent.name, "150"]
+    assert again.stdout.split() == [curves.parent.name, "60"]
     records = [json.loads(line) for line in curves.read_text().splitlines()]
-    assert [record["epoch"] for record in records] == list(range(1, 151))
-    undisturbed = learn(task(epochs=150))
+    assert [record["epoch"] for record in records] == list(range(1, 61))
+    undisturbed = learn(task(epochs=60))
     (kept,) = curves.parent.glob("checkpoint_*")
     assert_same(states.load(kept).model, undisturbed.model)
     assert [r["val"] for r in records] == [r["val"] for r in undisturbed.history]
 
 
 def wait_for(curves: Path, lines: int, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Wait until a run has done some epochs; gives the driver's children."""
+    """Wait until a run has done some epochs; gives those of its children that train."""
     for _ in range(24000):
         assert process.poll() is None, "the driver ended by itself"
         if curves.exists() and len(curves.read_text().splitlines()) >= lines:
-            return psutil.Process(process.pid).children(recursive=True)
+            # Ray's agents, which touch no run, stay for a while; those that train must go.
+            return [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.name().startswith(("ray::TrainCont", "ray::RayTrain"))
+            ]
         time.sleep(0.005)
     raise AssertionError(f"{curves} has fewer than {lines} lines after two minutes")
 
@@ -269,7 +277,7 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
             train(broken, tmp_path, "broken", workers=2, threads=1)
     # Rows are summed in another order, so the last digits differ.
     one = learn(by_sums)
-    torch.testing.assert_close(two.model.state_dict()["mean"], one.model["mean"])
+    torch.testing.assert_close(two.model.state_dict()["mean"], one.model["mean"], atol=1e-4, rtol=0)
     flux = two.model(torch.ones(1, 140), torch.full((1, 140), 9.0), torch.zeros(1)).flux
     assert flux.isfinite().all()
     assert shared.history[-1]["val"] < 0.09 < shared.history[0]["val"]

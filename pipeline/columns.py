@@ -1,0 +1,129 @@
+"""Columns: indices, ledgers and truth of the groups of a survey, by the names one asks for them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pipeline.accessor import LABEL
+from storage import schema
+from storage.schema import Status
+from storage.store import Survey
+
+BEST = "best"
+"""Input name of the default value: the denoised one where a product whose verdict is passed is
+done and not above its S/N ceiling, else the raw one on the same frame."""
+_SAYS = "denoised where proven and below its S/N ceiling, else raw"
+
+
+def done_only(ds: xr.Dataset) -> xr.Dataset:
+    """Indices with NaN where the row is not done."""
+    done = ds["status"] == Status.DONE
+    values = {n: ds[n].where(done).assign_attrs(ds[n].attrs) for n in ("value", "error")}
+    return ds.assign(values)
+
+
+def _short(names: Mapping[str, Any]) -> dict[str, str]:
+    """Every full name, and the short one where it means one thing only: {name: full name}."""
+    short = {full: LABEL.sub("", full) for full in names}
+    count = Counter(short.values())
+    alias = {s: full for full, s in short.items() if count[s] == 1}
+    return alias | {full: full for full in names}
+
+
+def index_columns(indices: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """<input>.<index> and <input>.<index>_error, by full and by unambiguous short names."""
+    found = {}
+    for name, full in _short(indices).items():
+        for index in _names(indices[full]):
+            for part, suffix in (("value", ""), ("error", "_error")):
+                found[f"{name}.{index}{suffix}"] = _column(indices[full], index, part, full)
+    return found
+
+
+def _names(ds: xr.Dataset) -> list[str]:
+    return [str(name) for name in ds["index"].to_numpy()]
+
+
+def _column(ds: xr.Dataset, index: str, part: str, said: str) -> xr.DataArray:
+    column = ds[part].isel(index=_names(ds).index(index)).drop_vars("index", errors="ignore")
+    error = "error of " if part == "error" else ""
+    unit = ds.attrs.get("units", {}).get(index, "1")
+    column.attrs = {"units": unit, "long_name": f"{error}{index} on {said}"}
+    return column
+
+
+def ledgers(products: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
+    """<product>.status and <product>.flag."""
+    return {
+        f"{name}.{part}": products[full][part]
+        for name, full in _short(products).items()
+        for part in ("status", "flag")
+    }
+
+
+def truth(survey: Survey, config: str) -> dict[str, xr.DataArray]:
+    """Parameters of a mock survey."""
+    if f"truth/{config}" not in survey:
+        return {}
+    truth = survey.dataset(f"truth/{config}", dask=True)
+    names = [n for n, v in truth.data_vars.items() if v.dims == ("spectrum",)]
+    return {f"truth.{name}": truth[name] for name in names if name not in schema.LEDGER}
+
+
+def best(
+    indices: Mapping[str, xr.Dataset], products: Mapping[str, xr.Dataset]
+) -> dict[str, xr.DataArray]:
+    """The default value of every index, its error, and where they came from, as `BEST` says."""
+    inputs, chosen = _choice(indices, products)
+    if not inputs:
+        return {}
+    common = [i for i in _names(indices[inputs[0]]) if all(i in _names(indices[n]) for n in inputs)]
+    found: dict[str, xr.DataArray] = {}
+    for index in common:
+        for part, suffix in (("value", ""), ("error", "_error")):
+            value, *others = [_column(indices[name], index, part, name) for name in inputs]
+            attrs = {**value.attrs, "long_name": f"{index}{suffix}, {_SAYS}"}
+            for number, column in enumerate(others, start=1):
+                value = value.where(chosen != number, column)
+            found[f"{BEST}.{index}{suffix}"] = value.assign_attrs(attrs)
+    chosen.attrs = {
+        "units": "1",
+        "long_name": "input of the default value",
+        "flag_values": list(range(len(inputs))),
+        "flag_meanings": " ".join(inputs),
+    }
+    return {**found, f"{BEST}.input": chosen}
+
+
+def _choice(
+    indices: Mapping[str, xr.Dataset], products: Mapping[str, xr.Dataset]
+) -> tuple[list[str], xr.DataArray]:
+    """Inputs of the default value, and for every row which of them it is."""
+    raw = [name for name in indices if name.startswith("raw")]
+    proven = [n for n, p in products.items() if n in indices and p.attrs["verdict"] == "passed"]
+    partner = {name: f"raw@{products[name].attrs['frame']}" for name in proven}
+    proven = [name for name in proven if partner[name] in indices]
+    if not raw:
+        return [], xr.DataArray()
+    base = partner[proven[0]] if proven else max(raw, key=lambda name: "@" in name)
+    inputs = list(dict.fromkeys([base, *(partner[name] for name in proven), *proven]))
+    chosen = xr.zeros_like(indices[base]["status"])
+    # Where two products have a row the first counts, so it is put in last.
+    for name in reversed(proven):
+        product = products[name]
+        done = (product["status"] == Status.DONE) & (indices[name]["status"] == Status.DONE)
+        above = (product["flag"] & _bit(product, "above_ceiling")) > 0
+        chosen = chosen.where(~(done & above), np.uint8(inputs.index(partner[name])))
+        chosen = chosen.where(~(done & ~above), np.uint8(inputs.index(name)))
+    return inputs, chosen
+
+
+def _bit(product: xr.Dataset, meaning: str) -> int:
+    """A bit of the flag, as its CF attributes give it."""
+    attrs = product["flag"].attrs
+    masks = [int(mask) for mask in np.atleast_1d(attrs["flag_masks"])]
+    bits: dict[str, int] = dict(zip(attrs["flag_meanings"].split(), masks, strict=True))
+    return bits[meaning]
