@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -22,19 +22,26 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
     "svg.hashsalt": "specmill",
 }
 
 
 @contextmanager
 def canvas(
-    width: float, height: float, form: Literal["svg", "png"]
+    width: float,
+    height: float,
+    form: Literal["svg", "png"],
+    margins: Mapping[str, float] | None = None,
 ) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on; afterwards the list holds it as a data URI."""
+    """A figure to draw on; afterwards the list holds it as a data URI.
+
+    margins : as Figure.subplots_adjust takes them; found for the figure when None.
+    """
     out: list[str] = []
     with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(width, height))
+        fig = Figure(figsize=(width, height), layout=None if margins else "constrained")
+        if margins:
+            fig.subplots_adjust(**margins)
         yield fig, out
         buffer = io.BytesIO()
         # Without the date the same numbers give the same bytes.

@@ -1,5 +1,7 @@
 """Export: columns of a survey's Dataset as a table in memory or a file; spectra as plain Zarr."""
 
+import difflib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from astropy.table import Table
 
 from pipeline.accessor import column_names
 from storage.writer import CHUNK_ROWS, COLUMN_ROWS
+
+_DIGEST = re.compile(r"-[0-9a-f]{8}\.")
 
 
 def catalogue(ds: xr.Dataset, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -54,10 +58,16 @@ def export(ds: xr.Dataset, out: str | Path, columns: Sequence[str] | None = None
 
 def _named(ds: xr.Dataset, columns: Sequence[str] | None) -> list[str]:
     there = column_names(ds)
-    unknown = [name for name in columns or () if name not in there]
-    if unknown:
-        raise ValueError(f"no column {unknown[0]!r} (there: {', '.join(there)})")
-    return list(there if columns is None else columns)
+    if columns is None:
+        # What has a short name is not written a second time under its full one.
+        short = {name: _DIGEST.sub(".", name) for name in there}
+        return [name for name in there if short[name] == name or short[name] not in there]
+    for name in columns:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no column {name!r}{hint}")
+    return list(columns)
 
 
 def _values(ds: xr.Dataset, names: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline import evaluate, figures
 from pipeline.card import Card, digest8
 from pipeline.examples import examples, portrait
 from pipeline.query import open_survey
+from pipeline.score import FEWEST
 from pipeline.stage import config_of
 from storage.provenance import code_version, provenance
 from storage.schema import REASONS, Reason, Status
@@ -134,7 +135,8 @@ def _key(card: Card) -> str:
 def _content(card: Card, ds: xr.Dataset) -> dict[str, Any]:
     scores, judged = _scores(card), verdicts(card)
     products = scores["products"] if scores else []
-    groups = _groups(ds)
+    made = {name: ds.spectra.denoised(name) for name in evaluate.products_of(ds)}
+    groups = _groups({"spectra": ds, **made})
     counts = {name: Counter(found["status"].tolist()) for name, found in groups.items()}
     counted = {
         name: {Status(status): n for status, n in count.items()} for name, count in counts.items()
@@ -156,15 +158,15 @@ def _content(card: Card, ds: xr.Dataset) -> dict[str, Any]:
         "provenance": provenance(),
         "scores": scores,
         "products": products,
-        "made": _made(ds),
+        "made": [{"name": name, **product.attrs} for name, product in made.items()],
         "verdicts": {alias: (verdict, _plain(verdict)) for alias, verdict in judged.items()},
         "verdict_rows": {alias: rows(verdict, alias) for alias, verdict in judged.items()},
         "quoted": QUOTED,
         "figure_ledger": figures.ledger(counted),
         "figure_verdicts": figures.verdict_bars(judged),
         "figure_curves": figures.curves(products, judged),
-        "figure_histograms": _histograms(card, ds, products),
-        "portraits": _portraits(card, ds),
+        "figure_histograms": _histograms(card, ds, products, made),
+        "portraits": _portraits(card, ds, made),
     }
 
 
@@ -186,12 +188,10 @@ def _settings(card: Card) -> list[tuple[str, str]]:
     ]
 
 
-def _groups(ds: xr.Dataset) -> dict[str, dict[str, np.ndarray]]:
+def _groups(parts: Mapping[str, xr.Dataset]) -> dict[str, dict[str, np.ndarray]]:
     """The ledger of the spectra and of every product: status, reason code and words."""
-    found = {"spectra": ds}
-    found |= {name: ds.spectra.denoised(name) for name in evaluate.products_of(ds)}
     names = ("status", "reason_code", "reason")
-    return {group: {name: part[name].to_numpy() for name in names} for group, part in found.items()}
+    return {group: {name: part[name].to_numpy() for name in names} for group, part in parts.items()}
 
 
 def _reasons(groups: Mapping[str, dict[str, np.ndarray]]) -> list[tuple[str, str, int]]:
@@ -220,11 +220,6 @@ def _left_out(
     return list(listed.values())
 
 
-def _made(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Where every product came from."""
-    return [{"name": name, **ds.spectra.denoised(name).attrs} for name in evaluate.products_of(ds)]
-
-
 def _plain(verdict: Verdict) -> str:
     cause = verdict.reason.partition(":")[0]
     if verdict.passed:
@@ -232,25 +227,27 @@ def _plain(verdict: Verdict) -> str:
     return CAUSES.get(cause, "a test fails")
 
 
-def _histograms(card: Card, ds: xr.Dataset, products: list[dict[str, Any]]) -> str:
+def _histograms(
+    card: Card, ds: xr.Dataset, scores: list[dict[str, Any]], made: Mapping[str, xr.Dataset]
+) -> str:
     samples: dict[str, dict[str, Any]] = {}
     words = ""
-    for product in products:
-        name, frame, reference = product["product"], product["frame"], product["reference"]
-        used = evaluate.fair_rows(card, ds, ds.spectra.denoised(name))
-        samples[product["alias"]] = {
+    for found in (one for one in scores if one["product"] in made and one["reference"]):
+        name, frame, reference = found["product"], found["frame"], found["reference"]
+        used = evaluate.fair_rows(card, ds, made[name])
+        samples[name] = {
             index: (score["unit"], evaluate.three(ds, name, frame, reference, index, used))
-            for index, score in product["indices"].items()
-            if score["n"] >= 5
+            for index, score in found["indices"].items()
+            if score["n"] >= FEWEST and index in evaluate.comparable(ds, name, frame)
         }
-        words = "truth" if (reference or "").startswith("truth") else "survey's best fit"
+        words = "truth" if reference.startswith("truth") else "survey's best fit"
     return figures.histograms(samples, words)
 
 
-def _portraits(card: Card, ds: xr.Dataset) -> list[tuple[str, str]]:
+def _portraits(card: Card, ds: xr.Dataset, made: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
     """(title, figure) of example spectra; of the first product that has any."""
-    for name in evaluate.products_of(ds):
-        used = evaluate.fair_rows(card, ds, ds.spectra.denoised(name))
+    for name, product in made.items():
+        used = evaluate.fair_rows(card, ds, product)
         found = examples(ds, name, used, card.report.examples)
         if found:
             return [(given.title, portrait(given)) for given in found]

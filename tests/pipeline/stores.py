@@ -53,6 +53,7 @@ def build(
     truth: bool = True,
     products: tuple[str, ...] = (PRODUCT,),
     verdict: str = "passed",
+    examples: int = 1,
 ) -> Known:
     """A store and its card: n galaxies, of which the last three are bad, sky, and a star."""
     rng = np.random.default_rng(1)
@@ -94,6 +95,7 @@ def build(
             "run": {"dir": str(folder)},
             "survey": {"root": "files", "reader": "sdss", "config": CONFIG, "store": path},
             "train": {"model": [{"name": "ppca"}]},
+            "report": {"examples": examples},
         }
     )
     return Known(
