@@ -135,13 +135,30 @@ def _product(card: Card, ds: xr.Dataset, name: str) -> dict[str, Any]:
         "extrapolated": int((rows & (flag & 1 > 0)).sum()),
         "above_ceiling": int((rows & (flag & 2 > 0)).sum()),
         "indices": {
-            index: asdict(
-                score(three(ds, name, frame, reference, index, rows), ds[f"{name}.{index}"].units)
-            )
+            index: _index(ds, name, frame, reference, index, rows, flag & 2 == 0)
             for index in comparable(ds, name, frame)
             if reference is not None
         },
     }
+
+
+def _index(
+    ds: xr.Dataset,
+    name: str,
+    frame: str,
+    reference: str,
+    index: str,
+    rows: NDArray[np.bool_],
+    below: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The score of an index, and in `below` that of the rows below the S/N ceiling."""
+    unit = str(ds[f"{name}.{index}"].attrs["units"])
+    whole, part = (
+        asdict(score(three(ds, name, frame, reference, index, some), unit))
+        for some in (rows, rows & below)
+    )
+    kept = ("n", "noise", "delta_o", "ratio", "ratio_error", "coverage")
+    return {**whole, "below": {key: part[key] for key in kept}}
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

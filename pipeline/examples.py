@@ -19,14 +19,7 @@ Float = NDArray[np.float64]
 ZOOMS = {"4000 Å break, Hδ": (3900.0, 4150.0), "Mg b": (5100.0, 5250.0)}
 "What is shown larger, in rest wavelengths, A."
 # Fixed: to find them anew for every spectrum takes as long as to draw it.
-_MARGINS = {
-    "left": 0.085,
-    "right": 0.99,
-    "top": 0.91,
-    "bottom": 0.14,
-    "wspace": 0.17,
-    "hspace": 0.1,
-}
+_MARGINS = {"left": 0.08, "right": 0.965, "top": 0.91, "bottom": 0.15, "wspace": 0.18}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +73,8 @@ def portrait(given: Example, colour: str = PALETTE[0]) -> str:
         panels[0, 0].set_ylabel("flux density\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$)")
         panels[1, 0].set_ylabel("residual\n(noise σ)")
         panels[1, 0].set_xlabel("rest wavelength in vacuum (Å)")
-        panels[0, 0].legend(loc="upper left", ncols=3)
+        # Below the zooms, where nothing is drawn.
+        fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="lower right", ncols=3)
     return out[0]
 
 
@@ -139,10 +133,13 @@ def _spectrum(axes: Axes, given: Example, span: tuple[float, float], colour: str
     if given.reference is not None:
         axes.plot(wavelength, given.reference[kept], color=TRUTH, lw=0.7, label=given.words)
     axes.set_xlim(*span)
-    # The noise may leave the panel; the spectrum may not.
+    # Noise and strong emission lines may leave the panel; the continuum may not.
     smooth = given.denoised[kept]
-    spread = np.nanpercentile(np.abs(given.noisy[kept] - smooth), 95)
-    axes.set_ylim(smooth.min() - 1.1 * spread, smooth.max() + 1.1 * spread + 0.15 * np.ptp(smooth))
+    low, high = np.percentile(smooth, [0, 100] if span in ZOOMS.values() else [0.5, 97])
+    spread = np.nanpercentile(np.abs(given.noisy[kept] - smooth), 90)
+    spread = 0.0 if np.isnan(spread) else spread
+    room = max(1.3 * spread, 0.25 * (high - low)) or 1.0
+    axes.set_ylim(low - room, high + 1.4 * room)
 
 
 def _residual(axes: Axes, given: Example, span: tuple[float, float], colour: str) -> None:

@@ -85,7 +85,7 @@ def verdict_bars(verdicts: Mapping[str, Verdict]) -> str:
             axes.axhline(1, color=TRUTH, lw=1, ls="--", label="noise")
             axes.set_xticks(range(len(where)), list(where), rotation=30, ha="right")
             axes.set(title=NAMES.get(index, index), xlim=(-0.6, len(where) - 0.4))
-            axes.set_ylim(0, min(3.2, axes.get_ylim()[1]))
+            axes.set_ylim(0, min(4.6, axes.get_ylim()[1]))
         panels[0].set_ylabel(r"$\Delta_O$ / noise at S/N " + QUOTED)
         legend(fig, panels)
     return out[0]
@@ -145,14 +145,16 @@ def _curve(axes: Axes, product: Mapping[str, Any], index: str, colour: str) -> N
                 where, score["ratio"], score["ratio_error"], fmt="o", color=colour, label=label
             )
         return
-    noise = np.where(curve["noise"] > 0, curve["noise"], np.nan)
-    looks: tuple[tuple[str, str, Any], ...] = (
-        ("delta_o", rf"{alias}: $\Delta_O$, to the reference", {"color": colour, "lw": 2.0}),
-        ("delta_n", rf"{alias}: $\Delta_N$, to the noisy", {"color": colour, "lw": 1.2, "ls": ":"}),
-        ("trivial", "average galaxy (trivial)", {"color": "#777777", "lw": 1.0, "ls": "-."}),
+    own: Any = {"color": colour}
+    looks: tuple[tuple[str, str, str, Any], ...] = (
+        ("delta_o", "noise", rf"{alias}: $\Delta_O$, to the reference", {**own, "lw": 2.2}),
+        ("delta_o_mad", "noise_mad", rf"{alias}: $\Delta_O$, robust", {**own, "lw": 0.9}),
+        ("delta_n", "noise", rf"{alias}: $\Delta_N$, to the noisy", {**own, "ls": ":"}),
+        ("trivial", "noise", "average galaxy (trivial)", {"color": "#777777", "ls": "-."}),
     )
-    for key, label, look in looks:
-        axes.plot(curve["snr"], curve[key] / noise, label=label, **look)
+    for key, unit, label, look in looks:
+        noise = np.where(curve[unit] > 0, curve[unit], np.nan)
+        axes.plot(curve["snr"], curve[key] / noise, label=label, **{"lw": 1.1, **look})
 
 
 def _reference(axes: Axes, verdict: Verdict, index: str) -> None:

@@ -235,7 +235,8 @@ def _histograms(
     for found in (one for one in scores if one["product"] in made and one["reference"]):
         name, frame, reference = found["product"], found["frame"], found["reference"]
         used = evaluate.fair_rows(card, ds, made[name])
-        samples[name] = {
+        label = name if found["alias"] in samples else found["alias"]
+        samples[label] = {
             index: (score["unit"], evaluate.three(ds, name, frame, reference, index, used))
             for index, score in found["indices"].items()
             if score["n"] >= FEWEST and index in evaluate.comparable(ds, name, frame)
@@ -258,4 +259,5 @@ def _number(value: float | str | None, digits: int = 2) -> str:
     """A number for people: a dash where there is none."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
-    return value if isinstance(value, str) else f"{value:.{digits}f}"
+    # Adding 0 takes the sign from a rounded zero.
+    return value if isinstance(value, str) else f"{round(value, digits) + 0.0:.{digits}f}"

@@ -79,7 +79,7 @@ class Score:
     n_error: int
     "Spectra that have an error."
     curve: dict[str, list[float]]
-    "In sliding windows of S/N: snr (median), noise, delta_o, delta_n, trivial."
+    "In sliding windows of S/N: snr (median), noise, delta_o, delta_n, trivial; noise_mad, ..."
 
 
 def score(given: Three, unit: str) -> Score:
@@ -116,8 +116,10 @@ def _of(statistic: Callable[..., Any], values: NDArray[Any]) -> float | None:
     return float(statistic(values)) if len(values) >= FEWEST else None
 
 
-def _mad(values: Float) -> float:
-    return float(ROBUST * np.median(np.abs(values - np.median(values))))
+def _mad(values: Float) -> Float:
+    """Along the last axis."""
+    middle = np.median(values, axis=-1, keepdims=True)
+    return np.asarray(ROBUST * np.median(np.abs(values - middle), axis=-1))
 
 
 def _ratio(out: Float, noise: Float) -> tuple[float | None, float | None]:
@@ -141,10 +143,14 @@ def _curve(given: Three) -> dict[str, list[float]]:
     def sliding(values: Float) -> Float:
         return np.asarray(sliding_window_view(values[order], window)[:: max(1, window // STEPS)])
 
-    return {
-        "snr": np.median(sliding(given.snr), axis=1).tolist(),
-        "noise": sliding(given.raw - given.reference).std(axis=1).tolist(),
-        "delta_o": sliding(given.output - given.reference).std(axis=1).tolist(),
-        "delta_n": sliding(given.output - given.raw).std(axis=1).tolist(),
-        "trivial": sliding(given.reference).std(axis=1).tolist(),
+    noise, output = sliding(given.raw - given.reference), sliding(given.output - given.reference)
+    windows = {
+        "snr": np.median(sliding(given.snr), axis=1),
+        "noise": noise.std(axis=1),
+        "delta_o": output.std(axis=1),
+        "delta_n": sliding(given.output - given.raw).std(axis=1),
+        "trivial": sliding(given.reference).std(axis=1),
+        "noise_mad": _mad(noise),
+        "delta_o_mad": _mad(output),
     }
+    return {name: values.tolist() for name, values in windows.items()}

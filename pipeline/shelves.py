@@ -1,5 +1,7 @@
 """What is on the shelves, as tables for people."""
 
+from collections.abc import Callable
+
 from rich.table import Table
 
 from pipeline import card as cards
@@ -14,7 +16,7 @@ def shelf_table(what: str) -> Table:
     ValueError
         When there is no such shelf.
     """
-    tables = {
+    tables: dict[str, Callable[[], Table]] = {
         "readers": _readers,
         "models": _models,
         "indices": _indices,

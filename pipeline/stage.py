@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import numpy as np
 import xarray as xr
 
 from pipeline import blocks
@@ -66,14 +65,14 @@ def require_ingested(survey: Survey, group: str) -> None:
 
 
 def footprint_columns(spectra: xr.Dataset) -> xr.Dataset:
-    """The columns that a footprint looks at, with the typical line spread of each spectrum."""
-    columns = spectra[[name for name in COLUMNS if name in spectra]]
-    spread = spectra["lsf"].isel(wavelength=slice(None, None, 16)).astype("f4").to_numpy()
-    known = np.where(spread > 0, spread, np.nan)
-    typical = np.full(len(known), np.nan, "f4")
-    some = np.isfinite(known).any(axis=1)
-    typical[some] = np.nanmedian(known[some], axis=1)
-    return columns.drop_vars("wavelength", errors="ignore").assign(lsf=("spectrum", typical))
+    """What a footprint looks at of each spectrum."""
+    # Pipelines give dispersions below their resolution and at the edge of their search, which say
+    # nothing of a galaxy: a default footprint does not look at them.
+    columns = spectra[[name for name in COLUMNS if name in spectra and name != "vdisp"]]
+    # Every 16th pixel is enough for a median.
+    spread = spectra["lsf"].isel(wavelength=slice(None, None, 16))
+    columns = columns.drop_vars("wavelength", errors="ignore")
+    return columns.assign(lsf=(("spectrum", "sparse"), spread.to_numpy()))
 
 
 def target(card: Card, writer: Writer, group: str, pixels: int, arrays: int = 8) -> blocks.Target:

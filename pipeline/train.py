@@ -32,7 +32,7 @@ from training.reference import Linear
 from training.source import StoreSource
 from training.task import Task
 from training.trials import Trials, examine, linear, trial
-from training.verdict import Verdict, judge
+from training.verdict import Verdict, deciding, judge
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,15 @@ def train(card: Card) -> str:
     lines = []
     for name, done in fitted.items():
         task = wanted[name]
-        verdict = judge(examine(done.model, trials), len(task.train), seed=card.run.seed)
-        path = checkpoint.save(folder, name, done.model, _card(card, task, done, verdict))
+        learnt = _footprint(card, task)
+        verdict = judge(
+            examine(done.model, trials),
+            len(task.train),
+            decisive=deciding(learnt.snr_g),
+            seed=card.run.seed,
+        )
+        about = _card(card, task, done, _proven(learnt, verdict))
+        path = checkpoint.save(folder, name, done.model, about)
         checkpoint.write_verdict(path, verdict.model_dump(mode="json"))
         registry.set_alias(folder, name, path)
         word = "passes" if verdict.passed else "fails"
@@ -160,14 +167,16 @@ def _recipe(card: Card, task: Task) -> str:
     return digest8([task.digest8, task.card.fit.epochs, judged])
 
 
-def _card(card: Card, task: Task, done: fit.Trained, verdict: Verdict) -> checkpoint.Card:
+def _card(
+    card: Card, task: Task, done: fit.Trained, footprint: Footprint
+) -> checkpoint.Card:
     # Neither times nor snapshot ids: the same data and card give the same digest anywhere.
     return checkpoint.Card(
         model=task.card.model,
         options=task.card.options,
         pixels=task.frame.grid.size,
         frame=task.frame,
-        footprint=_footprint(card, task, verdict.ceiling),
+        footprint=footprint,
         training={
             "recipe": _recipe(card, task),
             "fit": task.card.fit.model_dump(mode="json"),
@@ -182,7 +191,8 @@ def _card(card: Card, task: Task, done: fit.Trained, verdict: Verdict) -> checkp
     )
 
 
-def _footprint(card: Card, task: Task, ceiling: float | None) -> Footprint:
+def _footprint(card: Card, task: Task) -> Footprint:
+    """Where the training rows are."""
     survey = Survey.open(card.store, snapshot=task.source.identity.rpartition("@")[2])
     group = f"spectra/{config_of(card)}"
     mapper = task.frame.on(grid_of(survey, group))
@@ -197,8 +207,14 @@ def _footprint(card: Card, task: Task, ceiling: float | None) -> Footprint:
             batch = mapper.to(flux, ivar, z, ebv)
             missing.append((batch.weight == 0).float().mean(dim=1).numpy())
             columns.append(footprint_columns(ds))
-    learnt = Footprint.learn(xr.concat(columns, "spectrum"), np.concatenate(missing))
-    return learnt.model_copy(update={"snr_ceiling": ceiling})
+    return Footprint.learn(xr.concat(columns, "spectrum"), np.concatenate(missing))
+
+
+def _proven(learnt: Footprint, verdict: Verdict) -> Footprint:
+    """A footprint down to the S/N where the model passed, and with the ceiling above which not."""
+    low, high = learnt.snr_g
+    floor = low if verdict.floor is None else min(low, verdict.floor)
+    return learnt.model_copy(update={"snr_ceiling": verdict.ceiling, "snr_g": (floor, high)})
 
 
 def _trials(card: Card) -> Trials:

@@ -76,7 +76,8 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         "class": text("CLASS"),
         "subclass": text("SUBCLASS"),
         "object_type": kind,
-        "vdisp": number("VDISP"),
+        # The pipeline writes 0, or its error below 0, where it measured none.
+        "vdisp": number("VDISP") if number("VDISP") > 0 else np.nan,
         "target_id": _identity(text("BESTOBJID")) or _identity(text("OBJID")),
         "survey": (
             text("SURVEY") or text("INSTRUMENT") or ("boss" if catalog.name == "SPALL" else "sdss")

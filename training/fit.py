@@ -18,7 +18,7 @@ import torch
 
 from training.loop import loop
 from training.model import Denoiser
-from training.state import FILE, Record, State, load, save, write_curves
+from training.state import Record, State, load, save, write_curves
 from training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,6 @@ def train(
 ) -> Trained:
     """Teach a model; continues where an earlier call with the same task was stopped.
 
-    One worker that learns by sums on CPUs needs no gradients shared and no GPU: it runs in this
-    process, and is spared the ten seconds that starting and stopping Ray workers takes.
-
     Parameters
     ----------
     task : Task
@@ -118,32 +115,11 @@ def train(
         return Trained(model=model, history=[], folder=folder)
     task.batches("train", world=workers)
     threads = threads or task.card.fit.threads or max(1, (os.cpu_count() or 1) // workers)
-    if model.fit == "sums" and workers == 1 and not gpu:
-        state = _alone(task, folder, threads)
-    else:
-        with session(threads=threads, workers=workers, gpus=workers if gpu else 0):
-            state = _run(task, folder, workers, threads, gpu)
+    with session(threads=threads, workers=workers, gpus=workers if gpu else 0):
+        state = _run(task, folder, workers, threads, gpu)
     write_curves(state.history, folder / CURVES)
     model.load_state_dict(state.best)
     return Trained(model=model, history=state.history, folder=folder)
-
-
-def _alone(task: Task, folder: Path, threads: int) -> State:
-    """What a worker does, in this process."""
-    kept = folder / "last"
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return loop(
-            task.card.build(task.frame.grid.size),
-            task.batches("train"),
-            task.batches("val") if len(task.val) else None,
-            task.card.fit,
-            state=load(kept) if (kept / FILE).exists() else None,
-            report=lambda state: save(state, kept),
-        )
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> State:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Range = tuple[float, float]
 "Lowest and highest value, both included."
 
+LSF_MARGIN = 0.15
+"Share that the range of line spreads is widened by: a galaxy's own width hides such a difference."
 # The rows in the tails are too few to have taught a model anything.
 _PERCENTILES = (0.5, 99.5)
 
@@ -73,7 +75,7 @@ class Footprint(BaseModel):
         Notes
         -----
         Ranges are the 0.5-99.5 percentiles; that of z is widened by 2 % of its span on both
-        sides, since lines move smoothly with z.
+        sides, since lines move smoothly with z, and that of the line spread by `LSF_MARGIN`.
         """
         few = _fraction(columns, missing) <= cls.model_fields["missing"].default
         if not few.any():
@@ -88,7 +90,7 @@ class Footprint(BaseModel):
             snr_g=snr_g,
             classes=tuple(sorted({str(c) for c in columns["class"].to_numpy()[few]})),
             vdisp=_optional(columns, "vdisp", few),
-            lsf=_optional(columns, "lsf", few),
+            lsf=_widened(_optional(columns, "lsf", few)),
         )
 
     def judge(
@@ -196,6 +198,10 @@ def _optional(columns: xr.Dataset, name: str, rows: NDArray[np.bool_]) -> Range 
     # Mocks and stars have no velocity dispersion: it stands at 0 or NaN there.
     values = values[np.isfinite(values) & (values > 0)]
     return _range(values, name) if values.size else None
+
+
+def _widened(found: Range | None) -> Range | None:
+    return found and (found[0] * (1 - LSF_MARGIN), found[1] * (1 + LSF_MARGIN))
 
 
 def _outside(values: NDArray[np.float64], allowed: Range) -> NDArray[np.bool_]:

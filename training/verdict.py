@@ -89,6 +89,17 @@ class Verdict(_Record):
     "All tests, in the order in which they name the cause."
 
     @property
+    def floor(self) -> float | None:
+        """S/N down to which every test is passed, in the bins that may decide; None: nowhere."""
+        failed = {finding.bin for finding in self.findings if not finding.passed}
+        floor = None
+        for name in reversed(DECISIVE):
+            if name in failed or name not in self.statistics:
+                break
+            floor = float(name.split("-")[0])
+        return floor
+
+    @property
     def score(self) -> float:
         """Mean Delta_O / noise over the indices in the bin that is quoted; lower is better."""
         found = self.statistics[QUOTED if QUOTED in self.statistics else min(self.statistics)]

@@ -12,7 +12,7 @@ from pipeline.score import Three, score
 from storage.schema import Split
 from storage.store import Survey
 from storage.writer import writing
-from tests.pipeline.stores import CONFIG, FRAME, INDICES, PRODUCT, Known, build
+from tests.pipeline.stores import CEILING, CONFIG, FRAME, INDICES, PRODUCT, Known, build
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,10 @@ def test_numbers_are_those_of_the_rows_that_were_not_trained_on(known: Known) ->
         assert found["trivial"] == pytest.approx(np.std(true))
         assert found["bias"] == pytest.approx(np.mean(output - true))
         assert found["ratio"] == pytest.approx(found["delta_o"] / found["noise"])
+        below = rows & (known.columns["snr_g"].to_numpy() <= CEILING)
+        kept = (known.output - known.truth)[below, column]
+        assert found["below"]["n"] == below.sum() < rows.sum()
+        assert found["below"]["delta_o"] == pytest.approx(np.std(kept))
         error = 0.3 * np.array([0.4, 8.0, 7.0])[column] / known.columns["snr_g"].to_numpy()[rows]
         assert found["coverage"] == pytest.approx(np.mean(np.abs(output - true) < error))
 
@@ -119,6 +123,8 @@ def test_known_scatter_is_found_in_every_window() -> None:
     np.testing.assert_allclose(curve["noise"][inside], expected[inside], rtol=0.12)
     np.testing.assert_allclose((curve["delta_o"] / curve["noise"])[inside], 0.5, rtol=0.15)
     np.testing.assert_allclose(curve["trivial"][inside], 1.5, rtol=0.12)
+    # Gaussian here: blind to outliers or not, the same.
+    np.testing.assert_allclose(curve["noise_mad"][inside], expected[inside], rtol=0.2)
     assert (np.diff(curve["snr"]) > 0).all()
     assert found.coverage == pytest.approx(0.683, abs=0.01)
 

@@ -164,15 +164,6 @@ def test_a_run_is_named_by_what_it_depends_on() -> None:
     )
 
 
-def test_sums_of_one_worker_need_no_ray(tmp_path: Path) -> None:
-    work = task("ppca")
-    train(longer(work, epochs=2), tmp_path, "ppca", threads=1)
-    went_on = train(work, tmp_path, "ppca", threads=1)
-    assert_same(went_on.model.state_dict(), learn(work).model)
-    lines = (went_on.folder / CURVES).read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_model_that_learns_nothing_is_ready_at_once(tmp_path: Path) -> None:
     ready = train(task("butterworth"), tmp_path, "bf")
     assert ready.history == []

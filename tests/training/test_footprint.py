@@ -67,7 +67,8 @@ def test_learning_from_a_survey_dataset_takes_the_lsf_too() -> None:
     rows["z"][:], rows["snr_g"][:], rows["class"][:] = 0.1, 5, "GALAXY"
     rows["lsf"][:2] = 1.5
     found = Footprint.learn(rows, np.zeros(3))
-    assert found.lsf == (1.5, 1.5)
+    # 15 % about the one line spread there is, either way.
+    assert found.lsf == pytest.approx((1.5 * 0.85, 1.5 * 1.15))
     assert found.vdisp is None
 
 
