@@ -256,6 +256,7 @@ def test_ppca_objective_is_the_likelihood() -> None:
     batch, _ = population(5, seed=2)
     model = resolve("training.models", "ppca").build(PIXELS, components=3)
     taught(model, population()[0], epochs=3)
+    model.unsure.zero_()
     loading, mean = model.loading.double().numpy(), model.mean.double().numpy()
     expected, pixels = 0.0, 0
     for x, weight in zip(batch.x.double().numpy(), batch.weight.double().numpy(), strict=True):
@@ -265,6 +266,24 @@ def test_ppca_objective_is_the_likelihood() -> None:
         expected += -2 * log_l - good.sum() * np.log(2 * np.pi)
         pixels += int(good.sum())
     assert model.update(sums(model, batch)) == pytest.approx(expected / pixels, abs=1e-5)
+
+
+def test_ppca_trusts_no_loading_more_than_it_is_known() -> None:
+    batch, _ = population(5, seed=2)
+    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    taught(model, population()[0], epochs=3)
+    model.unsure.fill_(0.02)
+    output = model(batch.x, batch.weight, batch.z)
+    random = np.random.default_rng(8)
+    loading, mean = model.loading.double().numpy(), model.mean.double().numpy()
+    drawn = loading + np.sqrt(0.02) * random.normal(size=(4000, *loading.shape))
+    for row in range(5):
+        weight = batch.weight[row].double().numpy()
+        pull = loading.T @ (weight * (batch.x[row].double().numpy() - mean))
+        # The latents that make |t|^2 + chi^2 least, averaged over what the loadings may be.
+        normal = np.eye(3) + np.einsum("kpi,p,kpj->ij", drawn, weight, drawn) / len(drawn)
+        expected = np.linalg.solve(normal, pull)
+        np.testing.assert_allclose(output.latent[row], expected, rtol=0.03, atol=0.01)
 
 
 def test_ppca_finds_the_truth_from_noisy_spectra() -> None:
@@ -322,7 +341,7 @@ def test_components_must_be_fewer_than_pixels(name: str) -> None:
 
 def test_ppca_needs_more_spectra_than_components() -> None:
     batch, _ = population(10)
-    with pytest.raises(ValueError, match="10 spectra with data for 30 components"):
+    with pytest.raises(ValueError, match="10 spectra with data for 40 components"):
         resolve("training.models", "ppca").build(PIXELS).start(lambda: [batch], seed=0)
 
 

@@ -29,7 +29,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    components: PositiveInt = 30
+    components: PositiveInt = 40
     "Latents S."
     ridge: NonNegativeFloat = 1.0
     "Weight of the prior W ~ N(0, 1) in normalised flux: it matters only where hardly any data is."
@@ -143,7 +143,11 @@ class PPCA(Denoiser):
         # the loadings are orthogonal. What is solved is in float64.
         size = self.options.components
         eye = torch.eye(size, dtype=torch.float64, device=x.device)
-        precision = _square((known @ _outer(self.loading)).double(), size) + eye
+        # E[(x - W t)^2] over what is not known of W: t is drawn towards 0, or the noise that the
+        # loadings have learnt would be taken for signal (variational Bayes; Bishop 1999).
+        doubt = (known @ self.unsure).double()
+        precision = _square((known @ _outer(self.loading)).double(), size)
+        precision += (1 + doubt)[:, None, None] * eye
         distance = x - self.mean
         pull = ((known * distance) @ self.loading).double()
         root = torch.linalg.cholesky(precision)
@@ -152,7 +156,7 @@ class PPCA(Denoiser):
         log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
         log_noise = torch.where(known > 0, known, 1).log().sum(1, dtype=torch.float64)
         chi2 = (known * distance.square()).sum(1, dtype=torch.float64) - (pull * mean).sum(1)
-        return Posterior(mean, covariance, chi2 + log_det - log_noise)
+        return Posterior(mean, covariance, chi2 + doubt + log_det - log_noise)
 
     def _spread(self, covariance: Tensor) -> Tensor:
         """Variance (N, P) of W t: the diagonal of W C W^T."""
