@@ -126,8 +126,12 @@ class Spectra:
 
 
 def products(survey: Survey, config: str) -> list[str]:
-    """Full names of the products of a configuration, sorted."""
-    return members(survey, f"denoised/{config}/")
+    """Full names of the products of a configuration, the newest first."""
+    there = members(survey, f"denoised/{config}/")
+    changed = [str(version.metadata.get("group", "")) for version in survey.history()]
+    # The newest version that changed a group comes first; of one by another hand nothing is known.
+    age = {group: number for number, group in reversed(list(enumerate(changed)))}
+    return sorted(there, key=lambda n: (age.get(f"denoised/{config}/{n}", len(changed)), n))
 
 
 def members(survey: Survey, folder: str) -> list[str]:

@@ -16,8 +16,10 @@ from deploy.job import Job, program
 from pipeline import card as cards
 from pipeline import stages
 from storage import names
+from storage.lease import LeaseError
 from storage.schema import REASONS, Reason, Status
 from storage.store import Survey
+from storage.writer import WriteError
 
 OK, QUARANTINED, USAGE, FAILED = 0, 1, 2, 3
 
@@ -28,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Denoised spectra and trustworthy line measurements for whole surveys.",
 )
-out = Console(soft_wrap=not sys.stdout.isatty())
+# Where nobody looks (a pipe, a log), rich would take 80 columns and cut tables to them.
+out = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
 CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A store (*.icechunk).")]
 SetOption = Annotated[
@@ -152,11 +155,16 @@ def submit(
     if stage not in ("run", *stages.ORDER):
         raise ValueError(f"{stage!r} is no stage (there: run, {', '.join(stages.ORDER)})")
     loaded = cards.load(card, settings or [])
-    options = [word for setting in settings or [] for word in ("--set", setting)]
+    given = settings or []
+    if not any(setting.startswith("cluster.backend=") for setting in given):
+        # The job has the node to itself, and starts its workers there.
+        given = [*given, "cluster.backend=local"]
+    options = [word for setting in given for word in ("--set", setting)]
     job = Job(
         name=f"specmill-{stage}",
         command=(program(), stage, card, *options),
-        resources=loaded.cluster.resources(),
+        # The cores at hand are not those of the node.
+        resources=loaded.cluster.model_copy(update={"backend": backend}).resources(),
         folder=Path(loaded.run.dir),
     )
     place = names.resolve("deploy.backends", backend)
@@ -209,6 +217,9 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app()
+    except (LeaseError, WriteError) as error:
+        print(f"specmill: {error}", file=sys.stderr)
+        raise SystemExit(FAILED) from None
     except (ValueError, FileNotFoundError, MemoryError, KeyError) as error:
         # These are our words about what was asked for, so a traceback would only hide them.
         message = error.args[0] if isinstance(error, KeyError) else error

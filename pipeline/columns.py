@@ -14,8 +14,10 @@ from storage.store import Survey
 
 BEST = "best"
 """Input name of the default value: the denoised one where a product whose verdict is passed is
-done and not above its S/N ceiling, else the raw one on the same frame."""
-_SAYS = "denoised where proven and below its S/N ceiling, else raw"
+done, not above its S/N ceiling and no misfit of its input, else the raw one on the same frame."""
+_SAYS = "denoised where proven, below its S/N ceiling and no misfit, else raw"
+DOUBTS = ("above_ceiling", "misfit")
+"Flags of a product that make the raw value the default."
 
 
 def done_only(ds: xr.Dataset) -> xr.Dataset:
@@ -115,15 +117,29 @@ def _choice(
     for name in reversed(proven):
         product = products[name]
         done = (product["status"] == Status.DONE) & (indices[name]["status"] == Status.DONE)
-        above = (product["flag"] & _bit(product, "above_ceiling")) > 0
-        chosen = chosen.where(~(done & above), np.uint8(inputs.index(partner[name])))
-        chosen = chosen.where(~(done & ~above), np.uint8(inputs.index(name)))
+        doubt = doubtful(product)
+        chosen = chosen.where(~(done & doubt), np.uint8(inputs.index(partner[name])))
+        chosen = chosen.where(~(done & ~doubt), np.uint8(inputs.index(name)))
     return inputs, chosen
 
 
-def _bit(product: xr.Dataset, meaning: str) -> int:
-    """A bit of the flag, as its CF attributes give it."""
-    attrs = product["flag"].attrs
-    masks = [int(mask) for mask in np.atleast_1d(attrs["flag_masks"])]
-    bits: dict[str, int] = dict(zip(attrs["flag_meanings"].split(), masks, strict=True))
-    return bits[meaning]
+def doubtful(product: xr.Dataset) -> xr.DataArray:
+    """Rows (N,) bool whose flag, by its CF attributes, bears one of `DOUBTS`."""
+    flag = product["flag"]
+    bits = sum(mask for meaning, mask in _bits(flag).items() if meaning in DOUBTS)
+    found: xr.DataArray = (flag & np.uint8(bits)) > 0
+    return found
+
+
+def flagged(flag: xr.DataArray) -> list[str]:
+    """The flags of each row in words; empty where none is set."""
+    meanings = _bits(flag)
+    return [
+        ", ".join(meaning.replace("_", " ") for meaning, mask in meanings.items() if value & mask)
+        for value in flag.to_numpy().tolist()
+    ]
+
+
+def _bits(flag: xr.DataArray) -> dict[str, int]:
+    masks = [int(mask) for mask in np.atleast_1d(flag.attrs["flag_masks"])]
+    return dict(zip(flag.attrs["flag_meanings"].split(), masks, strict=True))

@@ -12,6 +12,7 @@ from distributed import Client
 from pipeline import blocks, route
 from pipeline.card import Card, digest8
 from pipeline.stage import config_of, footprint_columns, grid_of, require_ingested, target
+from pipeline.trust import LIMIT, misfit
 from storage.provenance import provenance
 from storage.schema import COLUMNS, FLUX_UNIT, LEDGER, Field, Reason, Status, template
 from storage.store import Survey, exists
@@ -19,11 +20,11 @@ from storage.writer import Writer, writing
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.footprint import Footprint
-from training.frame import Batch
+from training.frame import Batch, named
 from training.model import Output
 
-EXTRAPOLATED, ABOVE_CEILING = 1, 2
-"Bits of a product's flag."
+EXTRAPOLATED, ABOVE_CEILING, MISFIT = 1, 2, 4
+"Bits of a product's flag: outside the footprint, above the S/N ceiling, not the input's galaxy."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,12 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
             dtype="f4", units="1", dims=(*latent, "latent_2"), description="covariance of latents"
         ),
         "scale": Field(dtype="f4", units=FLUX_UNIT, description="flux of the frame's window"),
-        "flag": Field(dtype="u1", units="1", description="1 extrapolated, 2 above the S/N ceiling"),
+        "flag": Field(dtype="u1", units="1", description="what to know of the spectrum, bits"),
+        "misfit": Field(
+            dtype="f4",
+            units="1",
+            description="mean chi^2 of bands of input minus output",
+        ),
         "route": Field(dtype="u1", units="1", description="number of the route; 255 is none"),
         "reason": Field(dtype="str", units="1", description="why it is outside the footprint"),
         **LEDGER,
@@ -87,7 +93,8 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
     given = {name: field for name, field in fields.items() if name not in _OPTIONAL or has[name]}
     sizes = {"latent": has["latent"], "latent_2": has["latent"]}
     made = template(n, model.frame.grid, given, sizes)
-    made["flag"].attrs |= {"flag_masks": [1, 2], "flag_meanings": "extrapolated above_ceiling"}
+    bits = {"flag_masks": [EXTRAPOLATED, ABOVE_CEILING, MISFIT]}
+    made["flag"].attrs |= bits | {"flag_meanings": "extrapolated above_ceiling misfit"}
     return made.drop_vars("wavelength").copy(deep=True) if block else made
 
 
@@ -100,11 +107,14 @@ def denoise(card: Card, client: Client) -> dict[str, blocks.Tally]:
     Raises
     ------
     ValueError, FileNotFoundError
-        As `route.plan`; or when the survey is not ingested.
+        As `route.plan`; or when the survey is not ingested, or a model is of another frame.
     """
     plan, config = route.plan(card), config_of(card)
     survey = Survey.open(card.store)
     require_ingested(survey, f"spectra/{config}")
+    for chosen in plan.checkpoints:
+        # Its indices are compared with those of the noisy spectra on the card's frame.
+        loaded(chosen.path).require_frame(named(card.frame.name))
     tallies = {}
     with writing(card.store, "denoise") as writer:
         for chosen in plan.checkpoints:
@@ -172,7 +182,9 @@ def _outputs(path: str) -> dict[str, int]:
 
 def _recipe(card: Card, plan: route.Plan) -> str:
     """What a product depends on besides its checkpoint and its input."""
-    rules = [[where, c.path if c else ""] for where, c in zip(plan.where, plan.chosen, strict=True)]
+    # A checkpoint by its name, which has its digest in it: a run may be moved.
+    models = [Path(chosen.path).name if chosen else "" for chosen in plan.chosen]
+    rules = [list(rule) for rule in zip(plan.where, models, strict=True)]
     return digest8([rules, card.denoise.outside])
 
 
@@ -236,6 +248,9 @@ def _judge(
 
 def _fill(made: xr.Dataset, said: Output, batch: Batch, done: np.ndarray) -> None:
     """Put what the model said into the product, in the survey's unit, where rows are done."""
+    left = misfit(batch.x, batch.weight, said.flux)
+    made["misfit"].values[done] = left[done]
+    made["flag"].values[done & (left > LIMIT)] |= MISFIT
     scale = batch.scale[:, None]
     values = {
         "flux": said.flux * scale,

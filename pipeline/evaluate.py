@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline.accessor import products
 from pipeline.card import Card
+from pipeline.columns import doubtful
 from pipeline.query import open_survey
+from pipeline.route import plan
 from pipeline.score import Three, score
 from pipeline.stage import config_of
 from storage.provenance import provenance
@@ -46,7 +48,7 @@ def evaluate(card: Card) -> dict[str, Any]:
         "card": card.digest,
         "config": config,
         **provenance(),
-        "products": [_product(card, ds, name) for name in products_of(ds)],
+        "products": [_product(card, ds, name) for name in products_of(card, ds)],
     }
     _write(Path(card.run.dir) / FILE, found)
     return found
@@ -61,10 +63,18 @@ def is_done(card: Card) -> bool:
     return (found["snapshot"], found["card"]) == (Survey.open(card.store).snapshot, card.digest)
 
 
-def products_of(ds: xr.Dataset) -> list[str]:
-    """Full names of the products of a survey's Dataset."""
+def products_of(card: Card, ds: xr.Dataset) -> list[str]:
+    """Full names of the card's products in a survey's Dataset; older ones stay out.
+
+    Where the card's models are not to be had any more, all products that are there.
+    """
     survey = Survey.open(ds.attrs["store"], snapshot=ds.attrs["snapshot"])
-    return products(survey, ds.attrs["config"])
+    there = products(survey, ds.attrs["config"])
+    try:
+        wanted = [Path(chosen.path).name for chosen in plan(card).checkpoints]
+    except (ValueError, FileNotFoundError):
+        return there
+    return [name for name in wanted if name in there]
 
 
 def reference_of(ds: xr.Dataset, frame: str) -> str | None:
@@ -122,6 +132,7 @@ def _product(card: Card, ds: xr.Dataset, name: str) -> dict[str, Any]:
     product = ds.spectra.denoised(name)
     frame, rows = str(product.attrs["frame"]), fair_rows(card, ds, product)
     reference, flag = reference_of(ds, frame), product["flag"].to_numpy()
+    trusted = ~doubtful(product).to_numpy()
     return {
         "product": name,
         "alias": product.attrs["alias"],
@@ -134,8 +145,9 @@ def _product(card: Card, ds: xr.Dataset, name: str) -> dict[str, Any]:
         "trained_here": trained_here(card),
         "extrapolated": int((rows & (flag & 1 > 0)).sum()),
         "above_ceiling": int((rows & (flag & 2 > 0)).sum()),
+        "misfit": int((rows & (flag & 4 > 0)).sum()),
         "indices": {
-            index: _index(ds, name, frame, reference, index, rows, flag & 2 == 0)
+            index: _index(ds, name, frame, reference, index, rows, trusted)
             for index in comparable(ds, name, frame)
             if reference is not None
         },
@@ -149,16 +161,16 @@ def _index(
     reference: str,
     index: str,
     rows: NDArray[np.bool_],
-    below: NDArray[np.bool_],
+    trusted: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """The score of an index, and in `below` that of the rows below the S/N ceiling."""
+    """The score of an index, and in `trusted` that of the rows that bear no doubt."""
     unit = str(ds[f"{name}.{index}"].attrs["units"])
     whole, part = (
         asdict(score(three(ds, name, frame, reference, index, some), unit))
-        for some in (rows, rows & below)
+        for some in (rows, rows & trusted)
     )
     kept = ("n", "noise", "delta_o", "ratio", "ratio_error", "coverage")
-    return {**whole, "below": {key: part[key] for key in kept}}
+    return {**whole, "trusted": {key: part[key] for key in kept}}
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

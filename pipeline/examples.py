@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from pipeline.canvas import NOISY, PALETTE, TRUTH, canvas
+from pipeline.columns import flagged
 from storage.grid import Grid
 from storage.schema import Status
 from storage.store import Survey
@@ -27,13 +28,13 @@ class Example:
     """One spectrum on the frame of a product: rest wavelengths, dereddened, survey's unit."""
 
     title: str
-    "Observation, product, z, S/N."
+    "Observation, product, z, S/N, flags."
     wavelength: Float
     "(P,) vacuum A."
     noisy: Float
     "(P,) NaN where there is no data."
     sigma: Float
-    "(P,) noise of a pixel of noisy; NaN where there is no data."
+    "(P,) noise of noisy, as it counts in sums of pixels; NaN where there is no data."
     denoised: Float
     "(P,) what the product says."
     reference: Float | None
@@ -54,7 +55,7 @@ def examples(ds: xr.Dataset, name: str, rows: NDArray[np.bool_], count: int) -> 
     chosen = places[(share * places.size).astype(int)]
     part = ds[["flux", "ivar", "model", "z", "ebv", "snr_g", "observation"]].isel(spectrum=chosen)
     product = ds.spectra.denoised(name).isel(spectrum=chosen)
-    made = product[["flux"]].compute()
+    made = product[["flux", "flag"]].compute()
     return _examples(part.compute(), made, product.attrs, _reference(ds, chosen))
 
 
@@ -110,10 +111,11 @@ def _examples(
         batch = mapper.to(reference[0], ivar, z, ebv)
         best = (batch.x * batch.scale[:, None]).double().numpy()
     alias, snr = about["alias"], part["snr_g"].to_numpy()
+    doubts = [f"   {words}" if words else "" for words in flagged(product["flag"])]
     return [
         Example(
             title=f"{part['observation'].to_numpy()[row]}   {alias}   "
-            f"z = {z[row]:.3f}   S/N(g) = {snr[row]:.1f}",
+            f"z = {z[row]:.3f}   S/N(g) = {snr[row]:.1f}{doubts[row]}",
             wavelength=frame.grid.wavelength,
             noisy=flux[row],
             sigma=sigma[row],

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from distributed import Client
 
-from pipeline import blocks, truth
+from pipeline import blocks, simulate, truth
 from pipeline.card import Card
 from pipeline.stage import config_of, reader, target
 from storage import objects, schema
@@ -30,11 +30,31 @@ STEP_ROWS = 65_536
 
 
 def is_done(card: Card) -> bool:
-    """Whether the files of the card are all in its store."""
+    """Whether the files of the card, and their truth, are all in its store."""
     if not exists(card.store):
         return False
     survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
-    return group in survey and bool(survey.attrs(group).get("complete"))
+    if group not in survey or not (attrs := survey.attrs(group)).get("complete"):
+        return False
+    return _same_files(card, attrs) and _same_split(card, attrs) and truth.is_done(card, survey)
+
+
+def _same_files(card: Card, attrs: dict[str, Any]) -> bool:
+    """Whether the folder holds what the store was made from; files may be put away afterwards."""
+    try:
+        sources = reader(card.survey.reader).find(card.survey.root)
+        end, found = 0, []
+        for step in _steps(sources):
+            found.append(_fingerprint(card.survey.root, end, step))
+            end += sum(source.rows for source in step)
+    except FileNotFoundError:
+        return bool(attrs["survey_root"] == card.survey.root)
+    return bool(found == attrs["steps"])
+
+
+def _same_split(card: Card, attrs: dict[str, Any]) -> bool:
+    wanted = card.split.model_dump()
+    return bool(attrs.get("split", wanted) == wanted)
 
 
 @dataclass(frozen=True)
@@ -78,12 +98,14 @@ def ingest(card: Card, client: Client) -> blocks.Tally:
     FileNotFoundError
         When the folder is not there or holds no file of the format.
     ValueError
-        When the folder has grown or changed since its ingest began.
+        When the folder, or the card's split, has changed since its ingest began; when a mock
+        survey is not whole.
     LeaseError
         When another process writes to the store.
     """
     form, config = reader(card.survey.reader), config_of(card)
     grid, group = form.CONFIGS[config], f"spectra/{config}"
+    simulate.require_whole(card.survey.root)
     steps = _steps(form.find(card.survey.root))
     # The first step is found before anything is made: an empty folder leaves no store.
     steps = chain([next(steps)], steps)
@@ -93,6 +115,9 @@ def ingest(card: Card, client: Client) -> blocks.Tally:
         for step in steps:
             begin, end = end, end + sum(source.rows for source in step)
             _extend(writer, card, group, grid, begin, step)
+            # Room for a step is made when those before it are done.
+            if end < writer.rows(group):
+                continue
             make = Read(card.survey.reader, config, card.survey.root, step, begin)
             done += blocks.run(make, target=target(card, writer, group, grid.size), client=client)
         _finish(writer, card, group, form.IDENTITY, end)
@@ -123,26 +148,31 @@ def _extend(
     writer: Writer, card: Card, group: str, grid: Grid, begin: int, step: tuple[Source, ...]
 ) -> None:
     """Make room for a step, or see that the room made before is for these very files."""
-    names = [str(Path(f).relative_to(card.survey.root)) for s in step for f in s.files]
-    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+    new = _fingerprint(card.survey.root, begin, step)
     end = begin + sum(source.rows for source in step)
     made = writer.attrs(group)["steps"] if group in writer else []
-    known = next((found for first, last, found in made if (first, last) == (begin, end)), None)
-    if known == digest:
+    if new in made:
         return
     if made and (made[-1][1] > begin or writer.attrs(group).get("complete")):
         raise ValueError(
             f"{card.survey.root}: its files are not those that {card.store} was made from "
-            f"({made[-1][1]} rows); adding to a store is not possible yet: give survey.store a "
-            "new path to ingest all of them"
+            f"({made[-1][1]} rows), and a store cannot grow yet: put the folder back as it was, or "
+            "give survey.store a new path to ingest what is there now"
         )
     if not made:
         attrs = {**provenance(), "survey_root": card.survey.root, "reader": card.survey.reader}
         writer.create_group(group, schema.template(end, grid), {**attrs, "grid": grid.model_dump()})
     else:
         writer.resize(group, end)
-    writer.set_attrs(group, {"steps": [*made, [begin, end, digest]]})
+    writer.set_attrs(group, {"steps": [*made, new]})
     writer.commit(f"{group}: room for rows {begin}:{end}", {"group": group})
+
+
+def _fingerprint(root: str, begin: int, step: tuple[Source, ...]) -> list[int | str]:
+    """First and last row of a step, and a digest of the names of its files."""
+    names = [str(Path(f).relative_to(root)) for s in step for f in s.files]
+    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+    return [begin, begin + sum(source.rows for source in step), digest]
 
 
 def _finish(
@@ -155,6 +185,11 @@ def _finish(
             f"{card.survey.root}: holds {rows} spectra, {card.store} was begun with "
             f"{attrs['steps'][-1][1]}; put the missing files back, or give survey.store a new path"
         )
+    if not _same_split(card, attrs):
+        raise ValueError(
+            f"{card.store}: its objects were shared out by {attrs['split']}, the card's [split] "
+            "says otherwise; put it back, or give survey.store a new path"
+        )
     if attrs.get("complete"):
         return
     columns = {name: writer.read_column(group, name) for name in _NEEDED}
@@ -166,7 +201,7 @@ def _finish(
     side[found.bridged & (side == Split.TRAIN)] = Split.NONE
     new = {"object_id": found.object_id, "split": side, **_duplicates(columns)}
     writer.write_columns(group, 0, new)
-    writer.set_attrs(group, {"complete": True, "split_salt": card.split.salt})
+    writer.set_attrs(group, {"complete": True, "split": card.split.model_dump()})
     writer.commit(f"{group}: objects and split", {"group": group})
 
 

@@ -218,7 +218,9 @@ def _prepare(writer: Writer, card: Card, survey: Survey, given: Input, group: st
             np.broadcast_to(nothing, shape[variable].shape),
             shape[variable].attrs,
         )
-    shape = shape.assign_coords(index=("index", np.array(names, np.dtypes.StringDType())))
+    about_names = {"units": "1", "long_name": "name of the index"}
+    texts = np.array(names, np.dtypes.StringDType())
+    shape = shape.assign_coords(index=("index", texts, about_names))
     about = {
         "recipe": recipe,
         "input": given.group,

@@ -135,7 +135,7 @@ def _key(card: Card) -> str:
 def _content(card: Card, ds: xr.Dataset) -> dict[str, Any]:
     scores, judged = _scores(card), verdicts(card)
     products = scores["products"] if scores else []
-    made = {name: ds.spectra.denoised(name) for name in evaluate.products_of(ds)}
+    made = {name: ds.spectra.denoised(name) for name in evaluate.products_of(card, ds)}
     groups = _groups({"spectra": ds, **made})
     counts = {name: Counter(found["status"].tolist()) for name, found in groups.items()}
     counted = {

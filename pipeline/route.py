@@ -140,7 +140,8 @@ def _choose(card: Card, model: str) -> Chosen:
         raise FileNotFoundError(
             f"{folder}: no checkpoints; `specmill train CARD` with the card of that run makes them"
         )
-    path = registry.resolve(folder, best(folder) if model == "best" else model)
+    # However a route calls it, one checkpoint is one product.
+    path = registry.resolve(folder, best(folder) if model == "best" else model).resolve()
     said = verdict(path)
     words = "missing" if said is None else "passed" if said.passed else f"failed: {said.reason}"
     if words != "passed" and not card.denoise.unproven:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MARK = "simulate.json"
 "The file by which simulate knows a folder that it made."
+_DRAFT = ".simulate.json"
 STEP_ROWS = 1024
 
 
@@ -42,8 +44,22 @@ def mock(name: str) -> tuple[Mock, str]:
 
 def is_done(card: Card) -> bool:
     """Whether the mock survey of the card is written, whole."""
-    mark = Path(card.survey.root) / MARK
-    return mark.is_file() and json.loads(mark.read_text()) == {**_recipe(card), "complete": True}
+    return _marked(Path(card.survey.root)) == {**_recipe(card), "complete": True}
+
+
+def require_whole(root: str) -> None:
+    """Refuse a folder whose simulate was broken off: half of a survey is another survey.
+
+    Raises
+    ------
+    ValueError
+        When simulate began the folder and did not finish it.
+    """
+    mark = _marked(Path(root))
+    if mark is not None and not mark["complete"]:
+        raise ValueError(
+            f"{root}: simulate was broken off here; `specmill simulate CARD` finishes it"
+        )
 
 
 def simulate(card: Card) -> int:
@@ -64,7 +80,7 @@ def simulate(card: Card) -> int:
         written += len(form.write(observed, str(root)))
         _keep(root / TRUTH, observed, truth)
         logger.info("%s: %d files", root, written)
-    (root / MARK).write_text(json.dumps({**recipe, "complete": True}))
+    _mark(root, recipe, complete=True)
     return written
 
 
@@ -90,23 +106,35 @@ def _recipe(card: Card) -> dict[str, Any]:
 
 def _own(root: Path, recipe: dict[str, Any]) -> None:
     """Begin a folder of ours, or go on with it."""
-    mark = root / MARK
-    if not mark.is_file():
-        if root.is_dir() and any(root.iterdir()):
+    marked = _marked(root)
+    if marked is None:
+        if root.is_dir() and any(file.name != _DRAFT for file in root.iterdir()):
             raise ValueError(
                 f"{root}: not empty, and not made by simulate; give survey.root a new folder"
             )
         root.mkdir(parents=True, exist_ok=True)
-    elif {**json.loads(mark.read_text()), "complete": False} != {**recipe, "complete": False}:
+    elif {**marked, "complete": False} != {**recipe, "complete": False}:
         raise ValueError(
             f"{root}: holds another mock survey than the card describes; "
             "remove the folder, or give survey.root a new one"
         )
-    else:
-        # Writing is not transactional here, so a broken-off truth is begun again with the files.
-        for part in ("zarr.json", "done"):
-            (root / TRUTH / part).unlink(missing_ok=True)
-    mark.write_text(json.dumps({**recipe, "complete": False}))
+    _mark(root, recipe, complete=False)
+    # Writing is not transactional here, so a broken-off truth is begun again with the files.
+    if (root / TRUTH).is_dir():
+        shutil.rmtree(root / TRUTH)
+
+
+def _marked(root: Path) -> dict[str, Any] | None:
+    """What the mark of a folder says; None where there is none."""
+    mark = root / MARK
+    return dict(json.loads(mark.read_text())) if mark.is_file() else None
+
+
+def _mark(root: Path, recipe: dict[str, Any], *, complete: bool) -> None:
+    """Say whose folder it is, whole or not at all: a mark that is cut short would lock us out."""
+    draft = root / _DRAFT
+    draft.write_text(json.dumps({**recipe, "complete": complete}))
+    draft.replace(root / MARK)
 
 
 def _keep(folder: Path, observed: xr.Dataset, truth: xr.Dataset) -> None:

@@ -1,5 +1,6 @@
 """Train: fit the models of a card on the survey, then judge each on mocks it has never seen."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,15 +45,7 @@ def is_done(card: Card) -> bool:
     """Whether every model of the card is trained and judged as the card says now."""
     if not exists(card.store) or f"spectra/{config_of(card)}" not in Survey.open(card.store):
         return False
-    folder = Path(card.run.dir) / "checkpoints"
-    known = registry.aliases(folder)
-    for name, task in tasks(card).items():
-        if name not in known:
-            return False
-        found = checkpoint.load(folder / known[name])
-        if found.verdict is None or found.card.training["recipe"] != _recipe(card, task):
-            return False
-    return True
+    return not _missing(card)
 
 
 def train(card: Card) -> str:
@@ -65,7 +58,7 @@ def train(card: Card) -> str:
     RuntimeError
         When training failed.
     """
-    wanted = tasks(card)
+    wanted = _missing(card)
     folder = Path(card.run.dir) / "checkpoints"
     resources = card.cluster.resources()
     threads = max(1, resources.workers * resources.threads)
@@ -121,6 +114,23 @@ def tasks(card: Card) -> dict[str, Task]:
     }
 
 
+def _missing(card: Card) -> dict[str, Task]:
+    """The models that are not trained and judged as the card says now."""
+    folder = Path(card.run.dir) / "checkpoints"
+    known = registry.aliases(folder)
+    missing = {}
+    for name, task in tasks(card).items():
+        path = folder / known.get(name, name)
+        found = checkpoint.load(path) if path.is_dir() else None
+        if (
+            found is None
+            or found.verdict is None
+            or found.card.training["recipe"] != _recipe(card, task)
+        ):
+            missing[name] = task
+    return missing
+
+
 def sample(card: Card, survey: Survey, side: Split) -> np.ndarray:
     """Rows of one side that may teach: done, of the sky's objects, chosen by the card.
 
@@ -161,15 +171,19 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _recipe(card: Card, task: Task) -> str:
-    """What a checkpoint and its verdict depend on."""
+    """What a checkpoint and its verdict depend on; the spectra by their files, wherever they are."""
+    survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
+    files = survey.dataset(group)["digest"].to_numpy()
+    rows = hashlib.blake2b(digest_size=8)
+    for side in (task.train, task.val):
+        rows.update(side.astype("<i8").tobytes() + "".join(files[side]).encode() + b"|")
+    read = [rows.hexdigest(), survey.attrs(group)["code_version"], task.frame.label]
     _, digest = mock(card.verdict.mock)
     judged = [digest, card.verdict.n, card.verdict.reference, card.run.seed]
-    return digest8([task.digest8, task.card.fit.epochs, judged])
+    return digest8([task.card.model_dump(mode="json"), read, judged])
 
 
-def _card(
-    card: Card, task: Task, done: fit.Trained, footprint: Footprint
-) -> checkpoint.Card:
+def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> checkpoint.Card:
     # Neither times nor snapshot ids: the same data and card give the same digest anywhere.
     return checkpoint.Card(
         model=task.card.model,

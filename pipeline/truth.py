@@ -26,6 +26,14 @@ def is_there(card: Card) -> bool:
     return (Path(card.survey.root) / TRUTH).is_dir()
 
 
+def is_done(card: Card, survey: Survey) -> bool:
+    """Whether the store has the truth of its card, or the card has none."""
+    group = f"truth/{config_of(card)}"
+    if not is_there(card):
+        return True
+    return group in survey and not (survey.dataset(group)["status"] == Status.PENDING).any()
+
+
 @dataclass(frozen=True)
 class CopyTruth:
     """Rows of the truth, aligned with the spectra by the name of the observation."""
@@ -44,7 +52,8 @@ class CopyTruth:
         found = truth.isel(spectrum=np.maximum(rows, 0)).drop_vars("wavelength").load()
         missing = rows < 0
         for variable in found.data_vars.values():
-            variable.to_numpy()[missing] = np.array(0, dtype=variable.dtype)
+            lacking = np.nan if variable.dtype.kind == "f" and variable.ndim == 1 else 0
+            variable.to_numpy()[missing] = np.array(lacking, dtype=variable.dtype)
         found["status"] = ("spectrum", _code(missing, Status.NOT_APPLICABLE, Status.DONE, "u1"))
         found["reason_code"] = (
             "spectrum",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import icechunk
 import numpy as np
 import xarray as xr
 
@@ -11,6 +12,8 @@ from storage.schema import Reason, SchemaError, Status
 from storage.store import Survey
 
 PROVENANCE = ("code_version", "packages", "platform")
+# The codecs raise these for a wrong checksum, Icechunk its own for a missing chunk.
+_LOST = (ValueError, RuntimeError, OSError, icechunk.IcechunkError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +38,62 @@ def verify(path: str) -> Iterator[Finding]:
     """
     survey = Survey.open(path)
     for group in survey.groups():
-        yield from _attrs(survey, group)
         yield from _alignment(survey, group)
-        ds = survey.dataset(group)
+        try:
+            ds = survey.dataset(group)
+        except _LOST as error:
+            yield _lost(group, "its axes", slice(0, survey.rows(group)), error)
+            continue
+        yield from _attrs(survey, group, ds)
         for first in range(0, survey.rows(group), survey.chunk_rows(group)):
             rows = slice(first, first + survey.chunk_rows(group))
-            yield from _rows(group, ds.isel(spectrum=rows), first)
+            part = ds.isel(spectrum=rows)
+            lost = list(_unread(group, part, first))
+            yield from lost or _rows(group, part, first)
 
 
-def _attrs(survey: Survey, group: str) -> Iterator[Finding]:
+def _attrs(survey: Survey, group: str, ds: xr.Dataset) -> Iterator[Finding]:
     missing = [name for name in PROVENANCE if name not in survey.attrs(group)]
     if missing:
         yield Finding(group=group, what=f"no provenance: {', '.join(missing)}")
     if group.startswith("spectra/") and not survey.attrs(group).get("complete"):
         yield Finding(group=group, what="ingest is not finished; run `specmill ingest` again")
-    unitless = [n for n, v in survey.dataset(group).data_vars.items() if "units" not in v.attrs]
+    unitless = [n for n, v in ds.data_vars.items() if "units" not in v.attrs]
     if unitless:
         yield Finding(group=group, what=f"no units on {', '.join(map(str, unitless))}")
 
 
 def _alignment(survey: Survey, group: str) -> Iterator[Finding]:
     config = group.split("/")[1]
+    if f"spectra/{config}" not in survey:
+        yield Finding(group=group, what=f"no spectra/{config} beside it; ingest them again")
+        return
     rows, expected = survey.rows(group), survey.rows(f"spectra/{config}")
     if rows != expected:
         yield Finding(group=group, what=f"{rows} rows, spectra/{config} has {expected}")
 
 
-def _rows(group: str, lazy: xr.Dataset, first: int) -> Iterator[Finding]:
-    last = first + lazy.sizes["spectrum"]
-    try:
-        ds = lazy.load()
-    except (ValueError, RuntimeError, OSError) as error:
-        # The codecs raise ValueError for a wrong checksum, Icechunk its own for a missing chunk.
-        yield Finding(group=group, what=f"rows {first}:{last} cannot be read: {error}")
-        return
+def _unread(group: str, lazy: xr.Dataset, first: int) -> Iterator[Finding]:
+    """Load some rows; what cannot be read, variable by variable."""
+    rows = slice(first, first + lazy.sizes["spectrum"])
+    for name, variable in lazy.variables.items():
+        try:
+            variable.load()
+        except _LOST as error:
+            yield _lost(group, repr(name), rows, error)
+
+
+def _lost(group: str, name: str, rows: slice, error: Exception) -> Finding:
+    first_line = str(error).strip().partition("\n")[0]
+    return Finding(
+        group=group,
+        what=f"{name} cannot be read in rows {rows.start}:{rows.stop} ({first_line}); put the "
+        "store back from a copy, or make it again",
+    )
+
+
+def _rows(group: str, ds: xr.Dataset, first: int) -> Iterator[Finding]:
+    last = first + ds.sizes["spectrum"]
     if group.startswith("spectra/"):
         try:
             schema.check(ds, f"{group} rows {first}:{last}")

@@ -206,7 +206,10 @@ def _product(flux: np.ndarray, scale: np.ndarray, done: np.ndarray, snr: np.ndar
         **LEDGER,
     }
     ds = schema.template(n, FRAME.grid, fields).copy(deep=True)
-    ds["flag"].attrs |= {"flag_masks": [1, 2], "flag_meanings": "extrapolated above_ceiling"}
+    ds["flag"].attrs |= {
+        "flag_masks": [1, 2, 4],
+        "flag_meanings": "extrapolated above_ceiling misfit",
+    }
     ds["flux"].values[done], ds["scale"].values[done] = flux[done], scale[done]
     ds["sigma"].values[done] = 0.02 * flux[done]
     ds["flag"].values[done & (snr > CEILING)] = 2

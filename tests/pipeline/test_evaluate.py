@@ -40,8 +40,8 @@ def test_numbers_are_those_of_the_rows_that_were_not_trained_on(known: Known) ->
         assert found["ratio"] == pytest.approx(found["delta_o"] / found["noise"])
         below = rows & (known.columns["snr_g"].to_numpy() <= CEILING)
         kept = (known.output - known.truth)[below, column]
-        assert found["below"]["n"] == below.sum() < rows.sum()
-        assert found["below"]["delta_o"] == pytest.approx(np.std(kept))
+        assert found["trusted"]["n"] == below.sum() < rows.sum()
+        assert found["trusted"]["delta_o"] == pytest.approx(np.std(kept))
         error = 0.3 * np.array([0.4, 8.0, 7.0])[column] / known.columns["snr_g"].to_numpy()[rows]
         assert found["coverage"] == pytest.approx(np.mean(np.abs(output - true) < error))
 

@@ -1,0 +1,505 @@
+"""Ingest: what is good gets in once and in order, what is bad says why, nothing is half-written."""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import icechunk
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client
+
+from pipeline import ingest, simulate, stages, truth
+from pipeline.blocks import Block
+from pipeline.card import Card
+from pipeline.stage import require_ingested
+from storage.objects import split
+from storage.readers import sdss
+from storage.schema import Reason, Split, Status
+from storage.store import Survey, exists, location
+from storage.writer import Writer, writing
+from tests.pipeline import surveys
+from tests.pipeline.runs import contents, specmill
+from tests.pipeline.surveys import FILES
+
+pytestmark = pytest.mark.cluster
+
+CHUNK = 8
+GROUP, TRUTH = "spectra/sdss", "truth/sdss"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_chunks() -> Iterator[None]:
+    """Some thirty rows are several blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.stage.CHUNK_ROWS", CHUNK)
+        patch.setattr(Writer.create_group, "__defaults__", (CHUNK,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Path:
+    """The folder of a mock survey, ingested; not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    card = surveys.mock_card(folder)
+    simulate.simulate(card)
+    ingest.ingest(card, client)
+    return folder
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to do anything with."""
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def spectra(card: Card) -> xr.Dataset:
+    return Survey.open(card.store).dataset(GROUP).load()
+
+
+def row_of(ds: xr.Dataset, file: Path, root: Path) -> xr.Dataset:
+    (row,) = np.flatnonzero(ds["source"].to_numpy() == str(file.relative_to(root)))
+    return ds.isel(spectrum=row)
+
+
+def state(card: Card) -> tuple[str, dict[str, bytes]]:
+    """The version of a store, and its bytes."""
+    return Survey.open(card.store).snapshot, contents(card.store, GROUP)
+
+
+# What is good
+
+
+def test_a_survey_is_in_the_store_in_the_order_of_its_files(made: Path) -> None:
+    card = surveys.mock_card(made)
+    ds, files = spectra(card), surveys.paths(Path(card.survey.root))
+    assert len(files) == surveys.ROWS
+    assert ds["source"].to_numpy().tolist() == [
+        str(file.relative_to(card.survey.root)) for file in files
+    ]
+    (source,) = sdss.find(card.survey.root)
+    expected = sdss.read(source, card.survey.root)
+    given_by_ingest = {"object_id", "split"}
+    for name in set(expected.variables) - given_by_ingest:
+        np.testing.assert_array_equal(ds[name], expected[name], err_msg=str(name))
+    assert ingest.is_done(card)
+
+
+def test_ingest_twice_does_nothing(copy: Path, client: Client) -> None:
+    card = surveys.mock_card(copy)
+    before = state(card)
+    again = ingest.ingest(card, client)
+    assert (again.computed, again.rows) == (0, {Status.DONE: surveys.ROWS})
+    assert state(card) == before
+    assert stages.stage("ingest", card, stages.Machine(card)) == "nothing to do"
+
+
+def test_the_store_is_lazy_with_units_on_every_variable_and_says_where_it_came_from(
+    made: Path,
+) -> None:
+    card = surveys.mock_card(made)
+    survey = Survey.open(card.store)
+    assert survey.groups() == [GROUP, TRUTH]
+    for group in survey.groups():
+        ds = survey.dataset(group, dask=True)
+        assert ds["flux"].chunks is not None
+        assert [name for name, v in ds.variables.items() if "units" not in v.attrs] == []
+        assert {"code_version", "packages", "platform"} <= survey.attrs(group).keys()
+    written = [v.metadata for v in survey.history() if ": rows" in v.message]
+    assert {(about["group"], about["card"]) for about in written} == {
+        (group, card.digest) for group in (GROUP, TRUTH)
+    }
+
+
+def test_an_object_on_two_dates_is_two_spectra_with_one_id_and_one_side(made: Path) -> None:
+    ds = spectra(surveys.mock_card(made))
+    assert (ds["status"] == Status.DONE).all()
+    assert len(np.unique(ds["object_id"])) == len(np.unique(ds["ra"])) == FILES
+    for ra in np.unique(ds["ra"]):
+        one = ds.isel(spectrum=np.flatnonzero(ds["ra"] == ra))
+        assert len(np.unique(one["object_id"])) == len(np.unique(one["split"])) == 1
+        assert len(np.unique(one["mjd"])) == one.sizes["spectrum"]
+
+
+def test_the_sides_are_those_that_the_card_says(tmp_path: Path, client: Client) -> None:
+    surveys.write(tmp_path / "files")
+    shares = {"train": 0.5, "val": 0.0, "calib": 0.0, "test": 0.5}
+    card = surveys.card(tmp_path, split={"salt": "pepper", "shares": shares})
+    ingest.ingest(card, client)
+    ds = spectra(card)
+    ids = ds["object_id"].to_numpy()
+    assert (ids > 0).all()
+    assert set(np.unique(ds["split"])) == {Split.TRAIN, Split.TEST}
+    np.testing.assert_array_equal(ds["split"], split(ids, "pepper", card.split.shares))
+
+
+def test_truth_follows_the_observation_whatever_the_order_of_the_files(made: Path) -> None:
+    card = surveys.mock_card(made)
+    ds, known = spectra(card), Survey.open(card.store).dataset(TRUTH).load()
+    kept = xr.open_zarr(Path(card.survey.root) / truth.TRUTH, consolidated=False)
+    assert kept["observation"].to_numpy().tolist() != ds["observation"].to_numpy().tolist()
+    covered = ds["ivar"].to_numpy() > 0
+    np.testing.assert_array_equal(known["ra"], ds["ra"])
+    np.testing.assert_array_equal(
+        known["flux"].to_numpy()[covered], ds["model"].to_numpy()[covered]
+    )
+    assert (known["status"] == Status.DONE).all()
+
+
+def test_a_spectrum_that_the_mock_does_not_know_has_no_truth(
+    tmp_path: Path, client: Client
+) -> None:
+    card = surveys.mock_card(tmp_path)
+    simulate.simulate(card)
+    stranger = surveys.Sparse().truth(1, surveys.GRID, 9, "survey-7")
+    sdss.write(
+        surveys.Sparse().observe(stranger, surveys.GRID, 9, "survey-7-first"), card.survey.root
+    )
+    ingest.ingest(card, client)
+    known = Survey.open(card.store).dataset(TRUTH).load()
+    lacking = np.flatnonzero(known["status"] == Status.NOT_APPLICABLE)
+    assert spectra(card)["observation"].to_numpy()[lacking].tolist() == ["2007-52007-0001"]
+    assert (known["reason_code"][lacking] == Reason.UPSTREAM_NOT_APPLICABLE).all()
+    assert not known["flux"][lacking].any()
+    assert np.isnan(known["z"][lacking]).all()
+
+
+# What is bad
+
+
+@dataclass(frozen=True)
+class Damage:
+    do: Callable[[Path], None]
+    code: Reason
+    words: str
+    cure: str
+
+
+DAMAGES = {
+    "truncated": Damage(surveys.truncate, Reason.UNREADABLE, "truncated", "fetch"),
+    "no catalog": Damage(surveys.drop_catalog, Reason.MISSING_HDU, "no table SPECOBJ", "fetch"),
+    "flux nan": Damage(surveys.put(1, "flux", np.nan), Reason.NOT_FINITE, "not finite", "fetch"),
+    "ivar 0": Damage(surveys.put(1, "ivar", 0), Reason.NO_DATA, "no pixel has ivar > 0", "leave"),
+    "ivar < 0": Damage(surveys.put(1, "ivar", -1), Reason.NEGATIVE_IVAR, "is negative", "fetch"),
+    "no z": Damage(surveys.put(2, "Z", np.nan), Reason.BAD_REDSHIFT, "Z is nan", "leave"),
+    "absurd z": Damage(surveys.put(2, "Z", 99), Reason.BAD_REDSHIFT, "Z is 99.0", "leave"),
+}
+
+
+@dataclass(frozen=True)
+class Damaged:
+    card: Card
+    files: dict[str, Path]
+    "The damaged ones, by the name of the damage."
+    status: int
+    said: str
+    ds: xr.Dataset
+    "What is in the store."
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
+    """Every third file is bad; ingested by the command."""
+    folder = tmp_path_factory.mktemp("damaged")
+    files = dict(zip(DAMAGES, surveys.write(folder / "files")[1::3], strict=False))
+    for name, file in files.items():
+        DAMAGES[name].do(file)
+    (folder / "card.toml").write_text("[run]\ndir = 'run'\n[survey]\nroot = 'files'\n")
+    done = specmill(folder, "ingest", "card.toml")
+    card = surveys.card(folder)
+    yield Damaged(card, files, done.returncode, done.stdout, spectra(card))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_bad_file_keeps_its_row_and_says_what_and_the_cure(damaged: Damaged, name: str) -> None:
+    file, expected = damaged.files[name], DAMAGES[name]
+    row = row_of(damaged.ds, file, Path(damaged.card.survey.root))
+    assert row["status"] == Status.QUARANTINED
+    assert row["reason_code"] == expected.code
+    for words in (file.name, expected.words, expected.cure):
+        assert words in row["reason"].item()
+    assert not row["ivar"].any()
+    assert not row["flux"].any()
+    assert (row["object_id"], row["split"]) == (0, Split.NONE)
+
+
+def test_the_rest_of_a_damaged_survey_is_in_the_store(damaged: Damaged) -> None:
+    bad = {str(file.relative_to(damaged.card.survey.root)) for file in damaged.files.values()}
+    good = damaged.ds["status"].to_numpy() == Status.DONE
+    assert good.sum() == FILES - len(DAMAGES)
+    assert bad.isdisjoint(damaged.ds["source"].to_numpy()[good].tolist())
+    assert (damaged.ds["ivar"].to_numpy()[good] > 0).any(axis=1).all()
+    assert (damaged.ds["object_id"].to_numpy()[good] > 0).all()
+
+
+def test_the_command_prints_what_is_quarantined_and_exits_1(damaged: Damaged) -> None:
+    assert damaged.status == 1
+    assert f"{len(DAMAGES)} quarantined" in damaged.said
+    for file in damaged.files.values():
+        assert f"quarantined: {file.relative_to(damaged.card.survey.root)}: " in damaged.said
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [(lambda file: None, "digest"), (surveys.put(2, "VDISP", 99), "observation")],
+    ids=["the same bytes", "the same observation"],
+)
+@pytest.mark.parametrize(("folder", "kept"), [("zz", 0), ("00", 1)], ids=["later", "earlier"])
+def test_a_spectrum_that_is_there_twice_is_kept_once(
+    tmp_path: Path,
+    client: Client,
+    change: Callable[[Path], None],
+    key: str,
+    folder: str,
+    kept: int,
+) -> None:
+    card, files = surveys.card(tmp_path), surveys.write(tmp_path / "files")
+    root = Path(card.survey.root)
+    copy = root / folder / "spec-9999-59999-0001.fits"
+    copy.parent.mkdir()
+    shutil.copy(files[10], copy)
+    change(copy)
+    tally = ingest.ingest(card, client)
+    pair = [row_of(spectra(card), file, root) for file in (files[10], copy)]
+    first, again = pair[kept], pair[1 - kept]
+    assert tally.rows == {Status.DONE: FILES, Status.QUARANTINED: 1}
+    assert first["status"] == Status.DONE
+    assert again["reason_code"] == Reason.DUPLICATE
+    assert again["reason"] == (
+        f"{again['source'].item()}: the same {key} as {first['source'].item()}; "
+        "remove one of the two files"
+    )
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_quarantined(tmp_path: Path) -> None:
+    files = surveys.write(tmp_path)
+    sources = tuple(sdss.find(str(tmp_path)))
+    files[3].unlink()
+    read = ingest.Read("sdss", "sdss", str(tmp_path), sources, 0)
+    ds = read.only(Block(first=2, last=5))(Block(first=2, last=5))
+    assert ds["status"].to_numpy().tolist() == [
+        Status.DONE,
+        Status.QUARANTINED,
+        Status.DONE,
+    ]
+    assert f"{files[3].name}: No such file" in ds["reason"][1].item()
+
+
+# What has changed since
+
+
+def grow(root: Path) -> None:
+    (root / "zz").mkdir()
+    shutil.copy(surveys.paths(root)[0], root / "zz" / "spec-9999-59999-0001.fits")
+
+
+def vanish(root: Path) -> None:
+    surveys.paths(root)[3].unlink()
+
+
+def rename(root: Path) -> None:
+    surveys.paths(root)[3].rename(root / "spec-9999-59999-0001.fits")
+
+
+@pytest.mark.parametrize("change", [grow, vanish, rename])
+def test_a_folder_with_other_files_is_refused_and_the_store_stays(
+    copy: Path, client: Client, change: Callable[[Path], None]
+) -> None:
+    card = surveys.mock_card(copy)
+    before = state(card)
+    change(Path(card.survey.root))
+    assert not ingest.is_done(card)
+    with pytest.raises(ValueError, match=r"files are not those that .*give survey\.store a new"):
+        ingest.ingest(card, client)
+    assert state(card) == before
+
+
+def test_a_folder_may_be_put_away_once_it_is_in_the_store(tmp_path: Path, client: Client) -> None:
+    card, _ = surveys.card(tmp_path), surveys.write(tmp_path / "files", 2)
+    ingest.ingest(card, client)
+    Path(card.survey.root).rename(tmp_path / "tape")
+    assert ingest.is_done(card)
+    misspelt = surveys.card(tmp_path, survey={"root": str(tmp_path / "flies")})
+    assert not ingest.is_done(misspelt)
+
+
+def test_another_split_is_refused(copy: Path, client: Client) -> None:
+    card = surveys.mock_card(copy)
+    before = state(card)
+    other = surveys.card(copy, split={"salt": "another"})
+    assert not ingest.is_done(other)
+    with pytest.raises(ValueError, match=r"\[split\] says otherwise; put it back, or give"):
+        ingest.ingest(other, client)
+    assert state(card) == before
+
+
+# What is broken off
+
+
+@dataclass(frozen=True)
+class Dying(ingest.Read):
+    """Dies behind row 16, when the rows before it are committed."""
+
+    def __call__(self, block: Block) -> xr.Dataset:
+        if block.first < 16:
+            return super().__call__(block)
+        store = str(Path(self.root).parent / "run" / "survey.icechunk")
+        for _ in range(100):
+            if (Survey.open(store).dataset(GROUP)["status"][:16] == Status.DONE).all():
+                raise InterruptedError("killed")
+            time.sleep(0.1)
+        raise TimeoutError("rows 0:16 are not committed")
+
+
+def die_of_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "Read", Dying)
+
+
+def die_in(module: object, name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    def arrange(monkeypatch: pytest.MonkeyPatch) -> None:
+        def die(*_: object) -> None:
+            raise InterruptedError("killed")
+
+        monkeypatch.setattr(module, name, die)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("arrange", "step", "left"),
+    [
+        (die_of_reading, 65_536, {Status.DONE, Status.PENDING}),
+        (die_of_reading, 16, {Status.DONE, Status.PENDING}),
+        (die_in(ingest, "_finish"), 16, {Status.DONE}),
+        (die_in(truth, "ingest"), 65_536, {Status.DONE}),
+    ],
+    ids=["reading", "reading the second step", "before objects", "before the truth"],
+)
+def test_a_broken_off_ingest_is_finished_by_the_next_one(
+    made: Path,
+    tmp_path: Path,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    arrange: Callable[[pytest.MonkeyPatch], None],
+    step: int,
+    left: set[Status],
+) -> None:
+    card = surveys.mock_card(tmp_path, commit_blocks=1)
+    simulate.simulate(card)
+    monkeypatch.setattr(ingest, "STEP_ROWS", step)
+    with monkeypatch.context() as patch:
+        arrange(patch)
+        with pytest.raises(InterruptedError, match="killed"):
+            ingest.ingest(card, client)
+    assert set(spectra(card)["status"].to_numpy().tolist()) == left
+    assert not ingest.is_done(card)
+    ingest.ingest(card, client)
+    assert ingest.is_done(card)
+    for group in (GROUP, TRUTH):
+        expected = contents(surveys.mock_card(made).store, group)
+        assert contents(card.store, group) == expected
+
+
+def test_nothing_is_built_on_a_broken_off_ingest(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, _ = surveys.card(tmp_path), surveys.write(tmp_path / "files", 2)
+    die_in(ingest, "_finish")(monkeypatch)
+    with pytest.raises(InterruptedError):
+        ingest.ingest(card, client)
+    with pytest.raises(ValueError, match="not ingested whole; `specmill ingest CARD` goes on"):
+        require_ingested(Survey.open(card.store), GROUP)
+
+
+def test_half_of_a_mock_survey_is_refused(tmp_path: Path, client: Client) -> None:
+    card = surveys.mock_card(tmp_path)
+    simulate.simulate(card)
+    mark = Path(card.survey.root) / simulate.MARK
+    mark.write_text(mark.read_text().replace("true", "false"))
+    with pytest.raises(ValueError, match="broken off here; `specmill simulate CARD` finishes it"):
+        ingest.ingest(card, client)
+    assert not exists(card.store)
+
+
+# What the command says
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A card of a survey of two files."""
+    (tmp_path / "card.toml").write_text("[run]\ndir = 'run'\n[survey]\nroot = 'files'\n")
+    surveys.write(tmp_path / "files", 2)
+    return tmp_path
+
+
+def test_a_good_survey_exits_0_also_the_second_time(folder: Path) -> None:
+    first, second = (specmill(folder, "ingest", "card.toml") for _ in range(2))
+    assert first.returncode == second.returncode == 0
+    assert "2 done" in first.stdout
+    assert "ingest: nothing to do" in second.stdout
+
+
+def make_empty(folder: Path) -> None:
+    shutil.rmtree(folder / "files")
+    (folder / "files").mkdir()
+
+
+def make_missing(folder: Path) -> None:
+    shutil.rmtree(folder / "files")
+
+
+def make_misspelt(folder: Path) -> None:
+    with (folder / "card.toml").open("a") as card:
+        card.write("raeder = 'sdss'\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_empty, ["files: no file here or below is named like spec-", "set survey.root"]),
+        (make_missing, ["files: no such folder; set survey.root"]),
+        (make_misspelt, ["card.toml: unknown key 'raeder' in [survey]; did you mean 'reader'?"]),
+    ],
+)
+def test_wrong_usage_exits_2_and_makes_no_store(
+    folder: Path, make: Callable[[Path], None], words: list[str]
+) -> None:
+    make(folder)
+    done = specmill(folder, "ingest", "card.toml")
+    assert done.returncode == 2
+    for each in words:
+        assert each in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(folder.rglob("*.icechunk*")) == []
+
+
+def test_a_store_of_another_schema_version_exits_2_and_stays(folder: Path) -> None:
+    store = str(folder / "run" / "survey.icechunk")
+    Survey.create(store)
+    repository = icechunk.Repository.open(location(store))
+    session = repository.writable_session("main")
+    zarr.open_group(session.store).attrs["specmill_schema"] = 99
+    before = session.commit("from the future")
+    done = specmill(folder, "ingest", "card.toml")
+    assert done.returncode == 2
+    assert "survey.icechunk: written with schema version 99, this specmill reads" in done.stderr
+    assert "use the specmill that wrote it, or ingest again" in done.stderr
+    assert repository.lookup_branch("main") == before
+
+
+def test_a_second_coordinator_exits_3_and_names_the_first(folder: Path) -> None:
+    store = str(folder / "run" / "survey.icechunk")
+    before = Survey.create(store).snapshot
+    with writing(store, "the first"):
+        done = specmill(folder, "ingest", "card.toml")
+    assert done.returncode == 3
+    assert f"the first (pid {os.getpid()} on {socket.gethostname()}" in done.stderr
+    assert "wait for it, or, if that process is certainly gone, remove the file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Survey.open(store).snapshot == before
