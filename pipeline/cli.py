@@ -65,6 +65,7 @@ for _name, _text in {
 def run(card: CardArgument, settings: SetOption = None) -> None:
     """Do all stages of a card; what is done already is left alone."""
     loaded = cards.load(card, settings or [])
+    stages.require_models(loaded)
     with stages.Machine(loaded) as machine:
         for name in stages.ORDER:
             if stages.applies(name, loaded):
@@ -169,7 +170,7 @@ def submit(
     )
     place = names.resolve("deploy.backends", backend)
     if dry_run:
-        print(place.render(job))
+        print(place.render(job), end="")
     else:
         out.print(f"submitted as {place.submit(job)}")
 

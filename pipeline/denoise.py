@@ -93,6 +93,8 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
     given = {name: field for name, field in fields.items() if name not in _OPTIONAL or has[name]}
     sizes = {"latent": has["latent"], "latent_2": has["latent"]}
     made = template(n, model.frame.grid, given, sizes)
+    # xarray takes a variable named like its axis for a coordinate, which blocks do not write.
+    made = made.reset_coords("latent") if "latent" in made else made
     bits = {"flag_masks": [EXTRAPOLATED, ABOVE_CEILING, MISFIT]}
     made["flag"].attrs |= bits | {"flag_meanings": "extrapolated above_ceiling misfit"}
     return made.drop_vars("wavelength").copy(deep=True) if block else made

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,29 +89,38 @@ class Read:
             begin += source.rows
 
 
-def ingest(card: Card, client: Client) -> blocks.Tally:
-    """Read every file below survey.root into the store; quarantined rows keep their place.
+def require_files(card: Card) -> None:
+    """Refuse a folder that is no survey, before workers are started or a store is made.
 
     Raises
     ------
     FileNotFoundError
         When the folder is not there or holds no file of the format.
     ValueError
-        When the folder, or the card's split, has changed since its ingest began; when a mock
-        survey is not whole.
+        When it is a mock survey that is not whole.
+    """
+    simulate.require_whole(card.survey.root)
+    next(reader(card.survey.reader).find(card.survey.root))
+
+
+def ingest(card: Card, client: Client) -> blocks.Tally:
+    """Read every file below survey.root into the store; quarantined rows keep their place.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `require_files`; when the folder, or the card's split, has changed since the ingest
+        of its store began.
     LeaseError
         When another process writes to the store.
     """
     form, config = reader(card.survey.reader), config_of(card)
     grid, group = form.CONFIGS[config], f"spectra/{config}"
-    simulate.require_whole(card.survey.root)
-    steps = _steps(form.find(card.survey.root))
-    # The first step is found before anything is made: an empty folder leaves no store.
-    steps = chain([next(steps)], steps)
+    require_files(card)
     Survey.create(card.store)
     with writing(card.store, "ingest") as writer:
         end, done = 0, blocks.Tally()
-        for step in steps:
+        for step in _steps(form.find(card.survey.root)):
             begin, end = end, end + sum(source.rows for source in step)
             _extend(writer, card, group, grid, begin, step)
             # Room for a step is made when those before it are done.

@@ -53,6 +53,9 @@ class Measure:
         status, code = _ledger(upstream, spectra)
         made = template(block.last - block.first, None, _FIELDS, {"index": len(self.names)})
         made = made.copy(deep=True)
+        for name in ("value", "error"):
+            # Unlike a pixel, an index that was not measured is not zero.
+            made[name].values[:] = np.nan
         if (status == Status.DONE).any():
             found, kind = self._measured(survey, upstream, spectra, block)
             done = status == Status.DONE
@@ -210,17 +213,9 @@ def _prepare(writer: Writer, card: Card, survey: Survey, given: Input, group: st
         writer.delete_group(group)
     names = card.measure.indices
     shape = template(survey.rows(given.group), None, _FIELDS, {"index": len(names)})
-    for variable in ("value", "error"):
-        # Unlike a pixel, an index that was not measured is not zero.
-        nothing = np.full((1, 1), np.nan, shape[variable].dtype)
-        shape[variable] = (
-            _CELL,
-            np.broadcast_to(nothing, shape[variable].shape),
-            shape[variable].attrs,
-        )
-    about_names = {"units": "1", "long_name": "name of the index"}
-    texts = np.array(names, np.dtypes.StringDType())
-    shape = shape.assign_coords(index=("index", texts, about_names))
+    words = np.array(names, np.dtypes.StringDType())
+    said = {"units": "1", "long_name": "name of the index"}
+    shape = shape.assign_coords(index=("index", words, said))
     about = {
         "recipe": recipe,
         "input": given.group,

@@ -57,6 +57,20 @@ def applies(name: str, card: Card) -> bool:
     return {"simulate": card.simulate, "train": card.train}.get(name, card) is not None
 
 
+def require_models(card: Card) -> None:
+    """Refuse a card that lacks the models of another run, before any work is done for them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `route.plan`.
+    """
+    if card.train is None:
+        from pipeline import route
+
+        route.plan(card)
+
+
 def stage(name: str, card: Card, machine: Machine) -> str:
     """Do what is missing of one stage; gives what there is to say of it."""
     # Imported here: a stage that is not asked for costs no import of torch or Ray.
@@ -92,6 +106,7 @@ def _ingest(card: Card, machine: Machine) -> str | None:
 
     if ingest.is_done(card):
         return None
+    ingest.require_files(card)
     return str(ingest.ingest(card, machine.client()))
 
 

@@ -171,7 +171,7 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _recipe(card: Card, task: Task) -> str:
-    """What a checkpoint and its verdict depend on; the spectra by their files, wherever they are."""
+    """What a checkpoint and its verdict depend on; the spectra by their files, not their store."""
     survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
     files = survey.dataset(group)["digest"].to_numpy()
     rows = hashlib.blake2b(digest_size=8)

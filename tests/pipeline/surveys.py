@@ -29,14 +29,10 @@ class Sparse:
     """Flat spectra of unit noise; row i stands at its own place, with its own level."""
 
     def truth(self, n: int, grid: Grid, seed: int, stream: str) -> xr.Dataset:
-        rng = generator(seed, stream)
-        level = rng.uniform(5, 50, (n, 1))
-        flux = np.broadcast_to(level, (n, grid.size)).astype("f4")
-        columns = {
-            "z": rng.uniform(0.02, 0.2, n),
-            "ra": rng.uniform(0, 360, n),
-            "dec": rng.uniform(-60, 60, n),
-        }
+        # Row by row: the same row for every n.
+        level, z, ra, dec = generator(seed, stream).random((n, 4)).T
+        flux = np.broadcast_to(5 + 45 * level[:, None], (n, grid.size)).astype("f4")
+        columns = {"z": 0.02 + 0.18 * z, "ra": 360 * ra, "dec": 120 * dec - 60}
         return xr.Dataset(
             {
                 "flux": (schema.PIXELS["flux"].dims, flux, schema.attrs(schema.PIXELS["flux"])),

@@ -1,0 +1,251 @@
+"""The command: verbs, words, exit status."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.job import program
+from pipeline import index
+from pipeline.card import CARDS, load
+from pipeline.cli import FAILED, OK, QUARANTINED, USAGE, main
+from pipeline.stages import ORDER
+from storage.lease import Lease
+from storage.names import shelf
+from storage.readers import sdss
+from storage.store import Survey, exists
+from tests.pipeline.runs import specmill
+from tests.pipeline.scene import SPECTRA, ingested
+from tests.storage.sdss_mock import mock
+
+VERBS = {*ORDER, "run", "init", "query", "status", "history", "verify", "submit", "list"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command answered."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: what starts no workers needs no process of its own."""
+
+    def run(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["specmill", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        said = capsys.readouterr()
+        return Said(code if isinstance(code, int) else OK, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    found = tmp_path / "card.toml"
+    found.write_text(f"""
+[run]
+dir = "{tmp_path}"
+[survey]
+root = "{tmp_path / "files"}"
+[measure]
+inputs = ["raw"]
+[cluster]
+memory = "1GiB"
+""")
+    return found
+
+
+def test_the_map_lists_exactly_the_verbs_that_exist(command: Command) -> None:
+    said = command("--help")
+    assert said.status == OK
+    listed = re.findall(r"^  ([a-z]+) ", said.out[said.out.index("Commands:") :], re.MULTILINE)
+    assert set(listed) == VERBS
+    assert len(listed) == len(VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_says_what_it_takes(command: Command, verb: str) -> None:
+    said = command(verb, "--help")
+    assert said.status == OK
+    assert f"Usage: specmill {verb}" in said.out
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("readers", shelf("storage.readers")),
+        ("models", [file.stem for file in (CARDS / "models").glob("*.toml")]),
+        ("indices", index.names()),
+        ("backends", shelf("deploy.backends")),
+        ("mocks", shelf("storage.mocks")),
+    ],
+)
+def test_a_shelf_is_listed_by_the_names_that_cards_use(
+    command: Command, what: str, expected: list[str]
+) -> None:
+    said = command("list", what)
+    assert said.status == OK
+    words = set(re.findall(r"[\w-]+", said.out))
+    assert set(expected) <= words
+    if what == "models":
+        assert re.search(r"ppca .*\d{2,3},\d{3}", said.out)
+
+
+def test_a_script_for_a_cluster_is_bash_and_runs_the_card_there(
+    command: Command, card: Path, tmp_path: Path
+) -> None:
+    said = command("submit", "run", str(card), "--backend", "slurm", "--dry-run")
+    assert said.status == OK
+    script = tmp_path / "job.sh"
+    script.write_text(said.out)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert said.out.startswith("#!/bin/bash\n#SBATCH ")
+    expected = f"exec {program()} run {card} --set cluster.backend=local\n"
+    assert said.out.endswith(expected)
+
+
+def test_a_job_keeps_the_settings_and_the_backend_that_were_given(
+    command: Command, card: Path
+) -> None:
+    words = ("submit", "denoise", str(card), "--dry-run", "--set", "run.seed=3")
+    settings = "--set run.seed=3 --set cluster.backend=local"
+    assert f"denoise {card} {settings}\n" in command(*words).out
+    given = command(*words, "--set", "cluster.backend=slurm").out
+    assert f"denoise {card} --set run.seed=3 --set cluster.backend=slurm\n" in given
+
+
+def test_a_job_does_not_ask_for_the_cores_of_this_machine(
+    command: Command, card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    said = command("submit", "run", str(card), "--dry-run", "--set", "cluster.workers=4")
+    assert "#SBATCH --cpus-per-task=4\n" in said.out
+
+
+def test_init_writes_a_card_that_is_valid_and_never_over_another(
+    command: Command, tmp_path: Path
+) -> None:
+    said = command("init", str(tmp_path / "mine"))
+    target = tmp_path / "mine" / "card.toml"
+    assert said.status == OK
+    assert str(target) in said.out
+    assert load(str(target)).run.dir
+    again = command("init", str(tmp_path / "mine"))
+    assert again.status == USAGE
+    assert "is there already; edit it, or give another folder" in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("fly",), "No such command 'fly'"),
+        (("run",), "Missing argument 'CARD'"),
+        (("run", "CARD", "--sat", "x"), "No such option"),
+        (("run", "nowhere.toml"), "nowhere.toml: no such card; `specmill init DIR` writes one"),
+        (("run", "CARD", "--set", "seed"), "--set seed: expected table.key=value"),
+        (
+            ("run", "CARD", "--set", "run.sead=1"),
+            "unknown key 'sead' in [run]; did you mean 'seed'",
+        ),
+        (("simulate", "CARD"), "the card has no table for simulate; add one"),
+        (("list", "planets"), "nothing to list by 'planets' (there: readers, models"),
+        (("submit", "fly", "CARD"), "'fly' is no stage (there: run, simulate"),
+        (("submit", "run", "CARD", "--backend", "slrum"), "did you mean 'slurm'?"),
+        (("status", "gone.icechunk"), "no survey store here; `specmill ingest` makes one"),
+        (("query", "gone.icechunk", "z < 1"), "no survey store here"),
+    ],
+    ids=lambda given: " ".join(given[:3]) if isinstance(given, tuple) else "",
+)
+def test_wrong_usage_is_2_and_says_why(
+    command: Command, card: Path, words: tuple[str, ...], expected: str
+) -> None:
+    said = command(*(str(card) if word == "CARD" else word for word in words))
+    assert said.status == USAGE
+    assert expected in " ".join(said.err.replace("│", " ").split())
+    assert "Traceback" not in said.err
+
+
+def test_a_store_that_has_nothing_of_a_name_says_what_it_has(
+    command: Command, tmp_path: Path
+) -> None:
+    said = command("query", ingested(tmp_path, 80), "zz < 0.1")
+    assert said.status == USAGE
+    assert "'zz'" in said.err
+    found = command("query", str(tmp_path / "survey.icechunk"), "z < 0.1", "--limit", "3")
+    assert found.status == OK
+    assert "spectra, the first 3 shown" in found.out
+
+
+def test_a_card_without_its_models_is_refused_before_any_work(
+    command: Command, tmp_path: Path
+) -> None:
+    files, run = tmp_path / "files", tmp_path / "run"
+    sdss.write(mock(3), str(files))
+    said = command(
+        *("run", str(CARDS / "sdss.toml"), "--set", f"survey.root={files}"),
+        *("--set", f"run.dir={run}", "--set", f"denoise.checkpoints={tmp_path / 'none'}"),
+    )
+    assert said.status == USAGE
+    assert f"{tmp_path / 'none'}: no checkpoints; `specmill train CARD`" in said.err
+    assert "Traceback" not in said.err
+    assert not run.exists()
+
+
+@pytest.mark.cluster
+def test_quarantined_inputs_are_1_and_are_printed(card: Path, tmp_path: Path) -> None:
+    sdss.write(mock(3), str(tmp_path / "files"))
+    first = min((tmp_path / "files").rglob("spec-*.fits"))
+    first.write_bytes(first.read_bytes()[:11520])
+    said = specmill(tmp_path, "ingest", str(card))
+    assert said.returncode == QUARANTINED, said.stderr
+    assert f"quarantined: {first.name}" in said.stdout.replace(f"{first.parent.name}/", "")
+    assert "1 quarantined; `specmill query" in said.stdout
+    store = str(tmp_path / "survey.icechunk")
+    assert Survey.open(store).rows(SPECTRA) == 3
+    again = specmill(tmp_path, "ingest", str(card))
+    assert again.returncode == QUARANTINED
+    assert "ingest: nothing to do" in again.stdout
+
+
+@pytest.mark.cluster
+def test_a_second_coordinator_is_refused_in_words(
+    command: Command, card: Path, tmp_path: Path
+) -> None:
+    lease = Lease(ingested(tmp_path, 80), "somebody")
+    said = command("measure", str(card))
+    lease.release()
+    assert said.status == FAILED
+    assert "somebody (pid" in said.err
+    assert "wait for it" in said.err
+    assert "Traceback" not in said.err
+    assert command("measure", str(card)).status == QUARANTINED
+
+
+def test_a_fault_of_ours_is_3_with_its_traceback(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = ingested(tmp_path, 80)
+    assert exists(store)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("this is a fault")
+
+    monkeypatch.setattr(Survey, "groups", broken)
+    said = command("status", store)
+    assert said.status == FAILED
+    assert "this is a fault" in said.err
+    assert "Traceback" in said.err
