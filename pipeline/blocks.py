@@ -16,12 +16,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 
 from storage.schema import Reason, Status
 from storage.writer import WORKER_DIMS, Fork, Writer
 
 logger = logging.getLogger(__name__)
+
+
+class BlockError(RuntimeError):
+    """A block that could not be computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ class _Done:
 
 
 def block_chunks(rows: int, chunk_rows: int, row_bytes: int, memory: int, workers: int) -> int:
-    """Chunks of a block: an eighth of a worker's memory, but every worker gets two or more.
+    """Chunks of a block, a power of two: at most an eighth of a worker's memory and half its share.
 
     Parameters
     ----------
@@ -136,7 +140,9 @@ def block_chunks(rows: int, chunk_rows: int, row_bytes: int, memory: int, worker
             f"a chunk of {chunk_rows} rows x {row_bytes} bytes needs 8 x that = {need} bytes in a "
             f"worker, which has {memory}; give cluster.memory more"
         )
-    return max(1, min(fit, math.ceil(math.ceil(rows / chunk_rows) / (2 * workers))))
+    wanted = min(fit, math.ceil(math.ceil(rows / chunk_rows) / (2 * workers)))
+    # A power of two: the steps of ingest, and stores that grow by them, are whole blocks then.
+    return 1 << (max(1, wanted).bit_length() - 1)
 
 
 def pending(writer: Writer, group: str, chunk_rows: int, chunks: int) -> list[Block]:
@@ -161,9 +167,10 @@ def run(make: Callable[[Block], xr.Dataset], *, target: Target, client: Client) 
 
     Raises
     ------
-    Exception
-        What `make` raised, or KilledWorker when a block killed its worker again and again; what
-        was finished before is committed.
+    BlockError
+        When `make` raised, which is the cause; what was finished before is committed.
+    KilledWorker
+        When a block killed its worker again and again; likewise.
     """
     begin = time.monotonic()
     blocks = pending(target.writer, target.group, target.chunk_rows, target.block_chunks)
@@ -198,12 +205,20 @@ def _stream(
         return client.submit(_work, part, block, group, fork, key=key, pure=False)
 
     ahead = 2 * max(1, len(client.scheduler_info()["workers"]))
-    running = as_completed([submit(block) for block in islice(waiting, ahead)])
+    under_way = {submit(block): block for block in islice(waiting, ahead)}
+    running = as_completed(list(under_way))
     try:
         for future in running:
-            yield future.result()
+            done = under_way.pop(future)
+            try:
+                yield future.result()
+            except KilledWorker:
+                raise
+            except Exception as error:
+                raise BlockError(f"{group}: rows {done.first}:{done.last}: {error}") from error
             for block in islice(waiting, 1):
-                running.add(submit(block))
+                under_way[added := submit(block)] = block
+                running.add(added)
     finally:
         client.cancel(list(running.futures))
 

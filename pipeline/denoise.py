@@ -11,9 +11,8 @@ from distributed import Client
 
 from pipeline import blocks, route
 from pipeline.card import Card, digest8
-from pipeline.stage import config_of, footprint_columns, grid_of, require_ingested, target
+from pipeline.stage import config_of, footprint_columns, grid_of, origin, require_ingested, target
 from pipeline.trust import LIMIT, misfit
-from storage.provenance import provenance
 from storage.schema import COLUMNS, FLUX_UNIT, LEDGER, Field, Reason, Status, template
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
@@ -25,6 +24,9 @@ from training.model import Output
 
 EXTRAPOLATED, ABOVE_CEILING, MISFIT = 1, 2, 4
 "Bits of a product's flag: outside the footprint, above the S/N ceiling, not the input's galaxy."
+
+
+_LOOKED_AT = ("status", "object_type", "z", "ebv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,14 @@ class Denoise:
         survey, model = reading(self.store, self.snapshot), loaded(self.chosen.path)
         group = f"spectra/{self.config}"
         ds = survey.dataset(group).isel(spectrum=block.rows)
-        columns = {name: ds[name].to_numpy() for name in (*COLUMNS, "status")}
+        # Text decodes slowly: only what the rules look at is read.
+        wanted = {*_LOOKED_AT, *self.plan.columns(COLUMNS)}
+        columns = {name: ds[name].to_numpy() for name in sorted(wanted)}
         n = block.last - block.first
         status, code, number = self.plan.ledger(columns, n, self.chosen)
         made = product(n, model, block=True)
         made["route"].values[:] = number
+        made["reason"].values[:] = self.plan.words(number, code)
         if (status == Status.DONE).any():
             batch = model.frame.on(grid_of(survey, group)).to(
                 ds["flux"].to_numpy(), ds["ivar"].to_numpy(), columns["z"], columns["ebv"]
@@ -112,13 +117,13 @@ def denoise(card: Card, client: Client) -> dict[str, blocks.Tally]:
         As `route.plan`; or when the survey is not ingested, or a model is of another frame.
     """
     plan, config = route.plan(card), config_of(card)
-    survey = Survey.open(card.store)
-    require_ingested(survey, f"spectra/{config}")
+    require_ingested(Survey.open(card.store), f"spectra/{config}")
     for chosen in plan.checkpoints:
         # Its indices are compared with those of the noisy spectra on the card's frame.
         loaded(chosen.path).require_frame(named(card.frame.name))
     tallies = {}
     with writing(card.store, "denoise") as writer:
+        survey = Survey.open(card.store)
         for chosen in plan.checkpoints:
             group = group_of(config, chosen)
             model = loaded(chosen.path)
@@ -144,6 +149,8 @@ def is_done(card: Card) -> bool:
     for chosen in plan.checkpoints:
         group = group_of(config_of(card), chosen)
         if group not in survey or survey.attrs(group)["recipe"] != _recipe(card, plan):
+            return False
+        if survey.attrs(group)["verdict"] != chosen.verdict:
             return False
         if (survey.dataset(group)["status"] == Status.PENDING).any():
             return False
@@ -197,6 +204,9 @@ def _prepare(
     recipe = _recipe(card, plan)
     if group in writer:
         if writer.attrs(group)["recipe"] == recipe:
+            if writer.attrs(group)["verdict"] != chosen.verdict:
+                writer.set_attrs(group, {"verdict": chosen.verdict})
+                writer.commit(f"{group}: verdict {chosen.verdict}", {"group": group})
             return
         writer.delete_group(group)
     model = loaded(chosen.path)
@@ -213,8 +223,7 @@ def _prepare(
         "grid": model.frame.grid.model_dump(mode="json"),
         "input": spectra,
         "input_snapshot": survey.snapshot,
-        "card_digest": card.digest,
-        **provenance(),
+        **origin(card),
     }
     writer.create_group(group, shape, about)
     writer.commit(f"{group}: room for {survey.rows(spectra)} rows", {"group": group})

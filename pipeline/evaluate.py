@@ -98,16 +98,19 @@ def comparable(ds: xr.Dataset, name: str, frame: str) -> list[str]:
 
 
 def fair_rows(card: Card, ds: xr.Dataset, product: xr.Dataset) -> NDArray[np.bool_]:
-    """Rows that are done in a product and that its model was not trained on."""
+    """Rows that are done in a product; of a survey that taught its model, the test side only."""
     done = product["status"].to_numpy() == Status.DONE
     if trained_here(card):
-        done &= ds["split"].to_numpy() != Split.TRAIN
+        done &= ds["split"].to_numpy() == Split.TEST
     return np.asarray(done)
 
 
 def trained_here(card: Card) -> bool:
     """Whether the models of a card may have seen its survey: they were made by the same run."""
-    return card.train is not None or Path(card.checkpoints).parent == Path(card.store).parent
+    return (
+        card.train is not None
+        or Path(card.checkpoints).resolve().parent == Path(card.run.dir).resolve()
+    )
 
 
 def three(

@@ -21,10 +21,18 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
     ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+    # NaN differs from everything; a row without a value is not one that is known to differ.
+    ast.NotEq: lambda left, right: (left != right) & _known(left) & _known(right),
     ast.In: lambda value, options: np.isin(value, options),
     ast.NotIn: lambda value, options: ~np.isin(value, options),
 }
+
+
+def _known(side: Any) -> Any:
+    array = np.asarray(side)
+    return array == array if array.dtype.kind == "f" else True
+
+
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -33,7 +41,6 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.Not: np.logical_not,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
@@ -53,7 +60,7 @@ def evaluate(expression: str, columns: Mapping[str, Any], n: int) -> NDArray[np.
     expression : str
         Comparisons of columns and numbers or strings with and, or, not, in, arithmetic, abs(),
         log10(), isfinite(), and cone(ra, dec, radius_arcsec) for a circle on the sky. Empty
-        selects all. A NaN compares false.
+        selects all. A comparison with NaN is false, so that ``not z < 1`` holds for it.
     columns : mapping of str to (n,) array
         Looked up only when the expression names them. A dotted name is one column.
 
@@ -121,7 +128,9 @@ def _value(node: ast.AST, columns: Mapping[str, Any], text: str) -> Any:
             return [_value(item, columns, text) for item in items]
         case ast.BoolOp():
             combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            return combine.reduce([_value(value, columns, text) for value in node.values])
+            return combine.reduce([_truth(value, columns, text) for value in node.values])
+        case ast.UnaryOp(op=ast.Not()):
+            return np.logical_not(_truth(node.operand, columns, text))
         case ast.UnaryOp(op=op) if type(op) in _UNARY:
             return _UNARY[type(op)](_value(node.operand, columns, text))
         case ast.BinOp(op=op) if type(op) in _BINARY:
@@ -132,6 +141,15 @@ def _value(node: ast.AST, columns: Mapping[str, Any], text: str) -> Any:
         case ast.Call(func=ast.Name(id=function), keywords=[]):
             return _call(function, [_value(a, columns, text) for a in node.args], columns, text)
     raise ValueError(f"{text!r}: {ast.unparse(node)!r} is not allowed in an expression")
+
+
+def _truth(node: ast.AST, columns: Mapping[str, Any], text: str) -> Any:
+    found = np.asarray(_value(node, columns, text))
+    if found.dtype != np.bool_:
+        raise ValueError(
+            f"{text!r}: {ast.unparse(node)!r} is {found.dtype}; and, or, not join comparisons"
+        )
+    return found
 
 
 def _compare(node: ast.Compare, columns: Mapping[str, Any], text: str) -> Any:

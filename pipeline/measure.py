@@ -16,8 +16,7 @@ from pipeline.card import Card
 from pipeline.denoise import loaded, reading
 from pipeline.index import Flag, Measured
 from pipeline.inputs import Input, inputs
-from pipeline.stage import config_of, grid_of, require_ingested, snapshot_of, target
-from storage.provenance import provenance
+from pipeline.stage import config_of, grid_of, origin, require_ingested, snapshot_of, target
 from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
@@ -147,10 +146,11 @@ def measure(card: Card, client: Client) -> dict[str, blocks.Tally]:
     ValueError
         When an input is not there or an index is unknown.
     """
-    survey, config = Survey.open(card.store), config_of(card)
-    require_ingested(survey, f"spectra/{config}")
+    config = config_of(card)
+    require_ingested(Survey.open(card.store), f"spectra/{config}")
     tallies = {}
     with writing(card.store, "measure") as writer:
+        survey = Survey.open(card.store)
         for given in inputs(card, survey):
             group = f"indices/{config}/{given.name}"
             _prepare(writer, card, survey, given, group)
@@ -225,8 +225,8 @@ def _prepare(writer: Writer, card: Card, survey: Survey, given: Input, group: st
         "units": _units(names),
         "flags": {int(flag): flag.name for flag in Flag},
         "emission_subtracted": False,
-        "card_digest": card.digest,
-        **provenance(),
+        "checkpoint_digest": survey.attrs(given.group).get("checkpoint_digest", ""),
+        **origin(card),
     }
     writer.create_group(group, shape, about)
     writer.commit(f"{group}: room for {survey.rows(given.group)} rows", {"group": group})

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.accessor import LABEL, members
+from pipeline.accessor import products as newest_first
 from pipeline.columns import BEST, best, done_only, index_columns, ledgers, truth
 from pipeline.export import catalogue, export
 from storage import schema
@@ -70,7 +71,7 @@ def open_survey(
     }
     products = {
         name: survey.dataset(f"denoised/{config}/{name}", dask=True)
-        for name in members(survey, f"denoised/{config}/")
+        for name in newest_first(survey, config)
     }
     first = [name for name in schema.SPECTRA if name in spectra]
     found = spectra[[*first, *(str(n) for n in spectra.data_vars if n not in first)]]

@@ -1,17 +1,16 @@
 """Routes: which model takes which spectrum, by the ordered rules of a card."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from pipeline.card import Card
-from pipeline.expression import evaluate
+from pipeline.expression import evaluate, names
 from storage.schema import ObjectType, Reason, Status
 from training import checkpoint, registry
 from training.verdict import Verdict
@@ -49,6 +48,16 @@ class Plan:
     def checkpoints(self) -> tuple[Chosen, ...]:
         """Each checkpoint once, in the order of the routes."""
         return tuple(dict.fromkeys(c for c in self.chosen if c is not None))
+
+    def columns(self, known: Iterable[str]) -> list[str]:
+        """The columns that the rules name."""
+        there = dict.fromkeys(known)
+        return sorted({name for rule in self.where for name in names(rule, there)})
+
+    def words(self, number: NDArray[np.uint8], code: NDArray[np.uint16]) -> NDArray[Any]:
+        """Why rows (N,) are routed to no model, as the card says it; empty for all others."""
+        said = np.array([*self.reasons, *[""] * (NOWHERE + 1)], np.dtypes.StringDType())
+        return np.where(code == Reason.ROUTED_NOWHERE, said[number], "")
 
     def numbers(self, columns: Mapping[str, Any], n: int) -> NDArray[np.uint8]:
         """The route of each of n rows; NOWHERE where no rule fits."""
@@ -100,15 +109,22 @@ def plan(card: Card) -> Plan:
     )
 
 
-def best(folder: str) -> str:
+def best(folder: str, among: Sequence[str] | None = None) -> str:
     """The alias of the model to prefer: lowest mean Delta_O over the noise among those that pass.
+
+    among : aliases that may be taken; all of the folder when None.
 
     Raises
     ------
     ValueError
         When none passes; gives each one's reason.
     """
-    verdicts = {n: verdict(Path(folder) / d) for n, d in registry.aliases(folder).items()}
+    known = registry.aliases(folder)
+    verdicts = {
+        name: verdict(Path(folder) / directory)
+        for name, directory in known.items()
+        if among is None or name in among
+    }
     passed = {name: v.score for name, v in verdicts.items() if v is not None and v.passed}
     if passed:
         return min(passed, key=lambda name: (passed[name], name))
@@ -124,13 +140,13 @@ def verdict(path: Path) -> Verdict | None:
     ValueError
         When it was written by another version.
     """
-    said = checkpoint.load(path).verdict
+    found = checkpoint.load(path)
     try:
-        return None if said is None else Verdict.model_validate(said)
-    except ValidationError as error:
+        return None if found.verdict is None else Verdict.model_validate(found.verdict)
+    except ValueError as error:
         raise ValueError(
-            f"{path}/{checkpoint.VERDICT}: {error.error_count()} fields are not as this version "
-            "writes them; remove it, and `specmill train` judges the model again"
+            f"{path}/{checkpoint.VERDICT}: not as this version writes it; remove it, and "
+            "`specmill train` judges the model again"
         ) from error
 
 
@@ -141,7 +157,11 @@ def _choose(card: Card, model: str) -> Chosen:
             f"{folder}: no checkpoints; `specmill train CARD` with the card of that run makes them"
         )
     # However a route calls it, one checkpoint is one product.
-    path = registry.resolve(folder, best(folder) if model == "best" else model).resolve()
+    # Aliases outlive the card that made them: a run's own models are those of its card.
+    own = (
+        [m.name for m in card.train.model] if card.train and not card.denoise.checkpoints else None
+    )
+    path = registry.resolve(folder, best(folder, own) if model == "best" else model).resolve()
     said = verdict(path)
     words = "missing" if said is None else "passed" if said.passed else f"failed: {said.reason}"
     if words != "passed" and not card.denoise.unproven:

@@ -75,13 +75,25 @@ def simulate(card: Card) -> int:
     _own(root, recipe)
     form = reader(card.survey.reader)
     grid = form.CONFIGS[config_of(card)]
-    written = 0
+    names: set[str] = set()
     for observed, truth in _exposures(card, grid):
-        written += len(form.write(observed, str(root)))
+        new = set(map(str, observed["observation"].to_numpy()))
+        if names & new:
+            raise ValueError(
+                f"{root}: {min(names & new)} is the name of two mock spectra; give run.seed "
+                "another value, and survey.root a new folder"
+            )
+        names |= new
+        form.write(observed, str(root))
         _keep(root / TRUTH, observed, truth)
-        logger.info("%s: %d files", root, written)
+        logger.info("%s: %d files", root, len(names))
     _mark(root, recipe, complete=True)
-    return written
+    return len(names)
+
+
+def told(root: str) -> str:
+    """What a mock survey was made by; empty for a folder that simulate did not make."""
+    return json.dumps(_marked(Path(root)) or "", sort_keys=True)
 
 
 def _exposures(card: Card, grid: Grid) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:

@@ -1,6 +1,6 @@
 """What every stage of a card needs: its reader, its grid, its way of filling a group."""
 
-from typing import cast
+from typing import Any, cast
 
 import xarray as xr
 
@@ -73,6 +73,15 @@ def footprint_columns(spectra: xr.Dataset) -> xr.Dataset:
     spread = spectra["lsf"].isel(wavelength=slice(None, None, 16))
     columns = columns.drop_vars("wavelength", errors="ignore")
     return columns.assign(lsf=(("spectrum", "sparse"), spread.to_numpy()))
+
+
+def origin(card: Card) -> dict[str, Any]:
+    """Attributes that say which card, code, packages and threads a group is from."""
+    return {
+        **provenance(),
+        "card_digest": card.digest,
+        "threads_per_worker": card.cluster.resources().threads,
+    }
 
 
 def target(card: Card, writer: Writer, group: str, pixels: int, arrays: int = 8) -> blocks.Target:

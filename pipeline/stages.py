@@ -89,7 +89,9 @@ def _note_time(card: Card, name: str, seconds: float) -> None:
     file = Path(card.run.dir) / TIMES
     file.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps({**known, name: round(seconds, 1)}))
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({**known, name: round(seconds, 1)}))
+    partial.replace(file)
 
 
 def _simulate(card: Card, machine: Machine) -> str | None:

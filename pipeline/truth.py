@@ -10,9 +10,8 @@ from distributed import Client
 
 from pipeline import blocks
 from pipeline.card import Card
-from pipeline.stage import config_of, reader, target
+from pipeline.stage import config_of, origin, reader, target
 from storage import schema
-from storage.provenance import provenance
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import Writer
@@ -81,7 +80,7 @@ def ingest(card: Card, writer: Writer, client: Client) -> blocks.Tally:
             if name != "observation"
         }
         template = schema.template(rows, grid, {**shape, **schema.LEDGER})
-        writer.create_group(group, template, {**provenance(), **truth.attrs})
+        writer.create_group(group, template, {**origin(card), **truth.attrs})
         writer.commit(f"{group}: room for {rows} rows", {"group": group})
     make = CopyTruth(
         folder=str(Path(card.survey.root) / TRUTH),

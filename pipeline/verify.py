@@ -11,7 +11,7 @@ from storage import schema
 from storage.schema import Reason, SchemaError, Status
 from storage.store import Survey
 
-PROVENANCE = ("code_version", "packages", "platform")
+PROVENANCE = ("code_version", "packages", "platform", "card_digest")
 # The codecs raise these for a wrong checksum, Icechunk its own for a missing chunk.
 _LOST = (ValueError, RuntimeError, OSError, icechunk.IcechunkError)
 

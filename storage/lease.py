@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,7 +136,8 @@ class Lease:
         moved = _read(aside)
         if moved is not None and moved.nonce != found.nonce:
             # Another process evicted the dead one first: what we moved is its living lease.
-            os.link(aside, self.file)
+            with suppress(FileExistsError):
+                os.link(aside, self.file)
         else:
             logger.warning("%s: took over from dead process %d", self.file, found.pid)
         aside.unlink()

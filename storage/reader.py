@@ -27,7 +27,7 @@ class Source:
         """Rows first:last of this source."""
         if not 0 <= first < last <= self.rows:
             raise ValueError(f"{self.files[0]}: rows {first}:{last} of {self.rows}")
-        if len(self.files) == self.rows:
+        if len(self.files) > 1:
             return Source(files=self.files[first:last], rows=last - first)
         return replace(self, rows=last - first, start=self.start + first)
 

@@ -50,7 +50,6 @@ class Reason(IntEnum):
     ROUTED_NOWHERE = 23
     ROUTED_ELSEWHERE = 24
     OUTSIDE_FOOTPRINT = 25
-    FAILED = 30
 
 
 REASONS: dict[Reason, str] = {
@@ -70,7 +69,6 @@ REASONS: dict[Reason, str] = {
     Reason.ROUTED_NOWHERE: "no route takes it",
     Reason.ROUTED_ELSEWHERE: "another model takes it",
     Reason.OUTSIDE_FOOTPRINT: "outside the footprint of the model",
-    Reason.FAILED: "the computation failed",
 }
 
 

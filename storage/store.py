@@ -41,14 +41,15 @@ class Survey:
         self.snapshot = snapshot
         self._repository = repository
         self._store = repository.readonly_session(snapshot_id=snapshot).store
-        self._root = zarr.open_group(self._store, mode="r")
+        self._root = _root(self._store, path)
 
     @classmethod
     def create(cls, path: str) -> Self:
         """Make an empty store, or open the one that is there."""
-        if not exists(path):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            repository = icechunk.Repository.create(location(path))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        repository = icechunk.Repository.open_or_create(location(path))
+        # Icechunk's own first version is empty: one who was killed after it left no more.
+        if len(list(repository.ancestry(branch="main"))) == 1:
             session = repository.writable_session("main")
             zarr.open_group(session.store, mode="a").attrs["specmill_schema"] = SCHEMA_VERSION
             session.commit("create")
@@ -151,6 +152,15 @@ def location(path: str) -> icechunk.Storage:
         raise ValueError(f"{path}: the folder of a store ends in .icechunk")
     found: icechunk.Storage = icechunk.local_filesystem_storage(str(Path(path).absolute()))
     return found
+
+
+def _root(store: icechunk.IcechunkStore, path: str) -> zarr.Group:
+    try:
+        return zarr.open_group(store, mode="r")
+    except FileNotFoundError as error:
+        raise SchemaError(
+            f"{path}: a store whose making was broken off; `specmill ingest` makes it whole"
+        ) from error
 
 
 def _lookup(repository: icechunk.Repository, snapshot: str | None, path: str) -> str:

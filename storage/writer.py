@@ -232,7 +232,9 @@ class Writer:
 def _fill(variable: xr.Variable) -> Any:
     if variable.dtype.kind == "T":
         return ""
-    lacking = np.nan if variable.dtype.kind == "f" and variable.dims == ("spectrum",) else 0
+    # A pixel that is missing is 0, with an ivar of 0; a number that is missing is none.
+    column = variable.dtype.kind == "f" and not WORKER_DIMS & set(variable.dims)
+    lacking = np.nan if column else 0
     return variable.dtype.type(lacking)
 
 

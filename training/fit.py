@@ -172,6 +172,9 @@ def _worker(config: dict[str, Any]) -> None:
     before = ray.train.get_checkpoint()
     with before.as_directory() if before else nullcontext() as kept:
         state = load(Path(kept)) if kept else None
+    if state is not None and state.epoch > task.card.fit.epochs:
+        # The card wants fewer than were done before: what it wants is another model.
+        state = None
     loop(
         task.card.build(task.frame.grid.size),
         task.batches("train", rank, world),

@@ -80,7 +80,7 @@ class StoreSource:
     @property
     def grid(self) -> Grid:
         """Wavelength axis of the configuration."""
-        return Grid.infer(self._dataset()["wavelength"].to_numpy())
+        return Grid(**self._dataset().attrs["grid"])
 
     @property
     def identity(self) -> str:

@@ -26,6 +26,7 @@ COLUMNS = {
         ("z < 0.2 and class == 'GALAXY'", [True, False, False, False]),
         ("class in ('QSO', 'STAR') or z > .2", [False, True, True, True]),
         ("not class == 'GALAXY'", [False, True, False, True]),
+        ("z != 0.1", [True, False, True, False]),
         ("0.08 < z <= 0.3", [False, True, True, False]),
         ("raw@fs.Dn4000 > 1.6 and ppca.Mgb - 1 < 1.5", [False, True, False, False]),
         ("abs(z - 0.1) < 0.06 and isfinite(z)", [True, True, False, False]),
@@ -59,6 +60,8 @@ def test_a_cone_is_the_circle_that_astropy_draws() -> None:
         ("z <", "not an expression"),
         ("z", "gives float64, expected true or false"),
         ("z == 'GALAXY'", "compares a number with a text"),
+        ("class == 'QSO' and z", "'z' is float64; and, or, not join comparisons"),
+        ("not z", "'z' is float64; and, or, not join comparisons"),
     ],
 )
 def test_anything_else_is_refused_in_words(expression: str, words: str) -> None:

@@ -16,7 +16,7 @@ import zarr
 from distributed import Client
 
 from pipeline import ingest, simulate, stages, truth
-from pipeline.blocks import Block
+from pipeline.blocks import Block, BlockError
 from pipeline.card import Card
 from pipeline.stage import require_ingested
 from storage.objects import split
@@ -395,7 +395,7 @@ def test_a_broken_off_ingest_is_finished_by_the_next_one(
     monkeypatch.setattr(ingest, "STEP_ROWS", step)
     with monkeypatch.context() as patch:
         arrange(patch)
-        with pytest.raises(InterruptedError, match="killed"):
+        with pytest.raises(BlockError, match="killed"):
             ingest.ingest(card, client)
     assert set(spectra(card)["status"].to_numpy().tolist()) == left
     assert not ingest.is_done(card)
@@ -411,7 +411,7 @@ def test_nothing_is_built_on_a_broken_off_ingest(
 ) -> None:
     card, _ = surveys.card(tmp_path), surveys.write(tmp_path / "files", 2)
     die_in(ingest, "_finish")(monkeypatch)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(BlockError, match="killed"):
         ingest.ingest(card, client)
     with pytest.raises(ValueError, match="not ingested whole; `specmill ingest CARD` goes on"):
         require_ingested(Survey.open(card.store), GROUP)

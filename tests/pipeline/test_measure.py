@@ -18,7 +18,6 @@ from pipeline.denoise import denoise
 from pipeline.index import Flag
 from pipeline.inputs import inputs
 from pipeline.measure import ErrorKind, Measure, is_done, measure, measure_indices
-from storage.grid import air_to_vacuum
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import writing
@@ -26,56 +25,11 @@ from tests.pipeline.scene import SPECTRA, card_of, factors, ingested, save
 from tests.pipeline.stores import CONFIG, FRAME, GRID
 from training import checkpoint
 
-AXIS = np.arange(3600.0, 7600.0)
+pytestmark = pytest.mark.cluster
+
 N = 600
 GALAXIES = {"where": "class == 'GALAXY'"}
 NAMES = ("Dn4000", "HdeltaF", "Mgb")
-
-
-# The door: no store, no workers.
-
-
-def test_a_flat_spectrum_has_no_break_and_no_lines() -> None:
-    found = measure_indices(AXIS, np.full((2, AXIS.size), 3.0), None)
-    assert found["value"].dims == ("spectrum", "index")
-    assert found["index"].to_numpy().tolist() == list(NAMES)
-    assert found.attrs["units"] == {"Dn4000": "1", "HdeltaF": "Angstrom", "Mgb": "Angstrom"}
-    # Of a flat F_lambda, F_nu rises with wavelength squared.
-    blue, red = (air_to_vacuum(np.array(band)) for band in ((3850.0, 3950.0), (4000.0, 4100.0)))
-    mean = [np.mean(np.linspace(*band, 10_001) ** 2) for band in (blue, red)]
-    np.testing.assert_allclose(found["value"][:, 0], mean[1] / mean[0], rtol=1e-5)
-    np.testing.assert_allclose(found["value"][:, 1:], 0, atol=1e-5)
-    assert np.isnan(found["error"]).all()
-    assert (found["flag"].to_numpy() & Flag.NO_ERROR).all()
-
-
-def test_a_gaussian_line_has_the_width_of_its_area() -> None:
-    depth, sigma = 0.3, 2.0
-    centre = float(air_to_vacuum(np.array(5176.4)))
-    flux = 1 - depth * np.exp(-0.5 * ((AXIS - centre) / sigma) ** 2)
-    found = measure_indices(AXIS, flux, np.full_like(flux, 100), names=("Mgb",))
-    np.testing.assert_allclose(found["value"], depth * sigma * np.sqrt(2 * np.pi), rtol=1e-3)
-    assert found["flag"] == 0
-
-
-def test_errors_are_the_scatter_of_the_noise() -> None:
-    random, sigma = np.random.default_rng(2), 0.1
-    flux = 1 + sigma * random.normal(size=(3000, AXIS.size))
-    found = measure_indices(AXIS, flux, np.full_like(flux, sigma**-2))
-    actual, expected = found["error"].mean("spectrum"), found["value"].std("spectrum")
-    np.testing.assert_allclose(actual, expected, rtol=0.05)
-
-
-def test_observed_spectra_are_measured_at_their_redshift() -> None:
-    centre = float(air_to_vacuum(np.array(5176.4)))
-    rest = 1 - 0.3 * np.exp(-0.5 * ((AXIS - centre) / 4) ** 2)
-    seen = 1 - 0.3 * np.exp(-0.5 * ((AXIS / 1.1 - centre) / 4) ** 2)
-    here = measure_indices(AXIS, rest, None, names=("Mgb",))["value"]
-    there = measure_indices(AXIS, seen, None, names=("Mgb",), z=0.1)["value"]
-    np.testing.assert_allclose(there, here, rtol=1e-3)
-
-
-# The stage, on a survey of known content.
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +87,6 @@ def done_of(ds: xr.Dataset) -> np.ndarray:
     return np.asarray((ds["status"] == Status.DONE).to_numpy())
 
 
-@pytest.mark.cluster
 def test_every_input_of_the_card_is_measured_with_units_and_provenance(card: Card) -> None:
     survey = Survey.open(card.store)
     groups = [group for group in survey.groups() if group.startswith("indices/")]
@@ -147,7 +100,6 @@ def test_every_input_of_the_card_is_measured_with_units_and_provenance(card: Car
     assert is_done(card)
 
 
-@pytest.mark.cluster
 def test_raw_on_the_frame_is_the_framed_spectrum_measured(card: Card) -> None:
     ds, found = spectra_of(card), measured(card, "raw@")
     batch = FRAME.on(GRID).to(*(ds[name].to_numpy() for name in ("flux", "ivar", "z", "ebv")))
@@ -161,7 +113,6 @@ def test_raw_on_the_frame_is_the_framed_spectrum_measured(card: Card) -> None:
     np.testing.assert_array_equal(found["error_kind"], kinds)
 
 
-@pytest.mark.cluster
 def test_raw_is_the_native_spectrum_at_its_redshift(card: Card) -> None:
     ds = spectra_of(card)
     found = Survey.open(card.store).dataset(f"indices/{CONFIG}/raw").load()
@@ -172,7 +123,6 @@ def test_raw_is_the_native_spectrum_at_its_redshift(card: Card) -> None:
     np.testing.assert_allclose(found["error"][done], expected["error"][done], rtol=1e-4)
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("name", ["truth@", "model@"])
 def test_what_has_no_noise_has_no_error(card: Card, name: str) -> None:
     found = measured(card, name)
@@ -181,7 +131,6 @@ def test_what_has_no_noise_has_no_error(card: Card, name: str) -> None:
     assert (found["error_kind"] == ErrorKind.NONE).all()
 
 
-@pytest.mark.cluster
 def test_rows_that_are_bad_or_sky_are_not_measured(card: Card) -> None:
     for name in ("raw@", "truth@", "factors"):
         found = measured(card, name).isel(spectrum=[-3, -2])
@@ -191,7 +140,6 @@ def test_rows_that_are_bad_or_sky_are_not_measured(card: Card) -> None:
         assert np.isnan(found["value"]).all()
 
 
-@pytest.mark.cluster
 def test_rows_that_a_product_lacks_are_not_measured(card: Card) -> None:
     found, made = measured(card, "factors"), product(card, "factors")
     np.testing.assert_array_equal(done_of(found), done_of(made))
@@ -201,7 +149,6 @@ def test_rows_that_a_product_lacks_are_not_measured(card: Card) -> None:
     assert (found["reason_code"][missing] == Reason.UPSTREAM_NOT_APPLICABLE).all()
 
 
-@pytest.mark.cluster
 def test_a_product_is_measured_where_it_is(card: Card) -> None:
     found, made = measured(card, "factors"), product(card, "factors")
     expected = measure_indices(FRAME.grid.wavelength, made["flux"].to_numpy(), None)
@@ -209,7 +156,6 @@ def test_a_product_is_measured_where_it_is(card: Card) -> None:
     np.testing.assert_allclose(found["value"][done], expected["value"][done], rtol=1e-6)
 
 
-@pytest.mark.cluster
 def test_a_model_without_a_posterior_has_no_error(card: Card) -> None:
     found = measured(card, "filter")
     done = done_of(found)
@@ -219,7 +165,6 @@ def test_a_model_without_a_posterior_has_no_error(card: Card) -> None:
     assert (found["flag"].to_numpy()[done] & Flag.NO_ERROR).all()
 
 
-@pytest.mark.cluster
 def test_the_error_on_a_denoised_spectrum_is_the_scatter_of_its_posterior(card: Card) -> None:
     found, made = measured(card, "factors"), product(card, "factors")
     rows = np.flatnonzero(done_of(made))[:60]
@@ -241,7 +186,6 @@ def test_the_error_on_a_denoised_spectrum_is_the_scatter_of_its_posterior(card: 
     assert np.mean(np.abs(ratio - 1) < 0.4) > 0.93
 
 
-@pytest.mark.cluster
 def test_draws_do_not_depend_on_who_measures_which_block(card: Card) -> None:
     work, whole = job(card, "factors"), measured(card, "factors")
     parts = [work(Block(first=first, last=last)) for first, last in ((0, 512), (512, N))]
@@ -255,7 +199,6 @@ def test_draws_do_not_depend_on_who_measures_which_block(card: Card) -> None:
         np.testing.assert_allclose(joined, whole[name], rtol=1e-3)
 
 
-@pytest.mark.cluster
 def test_other_seeds_and_numbers_of_draws_are_measured_anew(card: Card) -> None:
     for change in (
         {"run": {"dir": card.run.dir, "seed": 2}},
@@ -270,7 +213,6 @@ def changed(card: Card, **tables: Any) -> Card:
     return Card.model_validate({**card.model_dump(mode="json"), **tables})
 
 
-@pytest.mark.cluster
 def test_a_measurement_is_redone_when_its_product_was_remade(
     tmp_path: Path, client: Client
 ) -> None:
@@ -292,7 +234,6 @@ def test_a_measurement_is_redone_when_its_product_was_remade(
     np.testing.assert_array_equal(done, done_of(product(other, "filter")))
 
 
-@pytest.mark.cluster
 def test_a_product_that_is_not_finished_is_refused(tmp_path: Path, client: Client) -> None:
     ingested(tmp_path, 80)
     save(tmp_path, "filter")
@@ -307,7 +248,6 @@ def test_a_product_that_is_not_finished_is_refused(tmp_path: Path, client: Clien
         measure(card, client)
 
 
-@pytest.mark.cluster
 def test_an_input_that_does_not_exist_is_named(tmp_path: Path, client: Client) -> None:
     ingested(tmp_path, 80)
     card = card_of(tmp_path, measure={"inputs": ["raw@sf"]})

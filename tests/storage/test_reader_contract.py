@@ -10,6 +10,7 @@ import xarray as xr
 from storage import schema
 from storage.grid import Grid
 from storage.names import resolve, shelf
+from storage.reader import Source
 from storage.schema import ObjectType, Reason, Status
 
 N = 5
@@ -133,3 +134,15 @@ def test_a_file_that_is_gone_keeps_its_rows(reader: ModuleType, tmp_path: Path) 
             Path(file).unlink()
         ds = reader.read(source, str(tmp_path), config)
         assert (ds["status"] == Status.QUARANTINED).all()
+
+
+def test_one_row_of_a_file_of_many_stays_that_row() -> None:
+    last = Source(files=("big.fits",), rows=1000).part(999, 1000)
+    assert (last.part(0, 1).start, last.part(0, 1).rows) == (999, 1)
+
+
+def test_rows_of_many_files_are_files() -> None:
+    three = Source(files=("a", "b", "c"), rows=3)
+    assert three.part(1, 3).files == ("b", "c")
+    with pytest.raises(ValueError, match="a: rows 2:4 of 3"):
+        three.part(2, 4)

@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import icechunk
 import numpy as np
 import pytest
 import xarray as xr
@@ -112,6 +113,18 @@ def test_the_dataset_is_lazy_and_every_variable_has_units(path: str) -> None:
     assert isinstance(ds, xr.Dataset)
 
 
+def test_a_number_that_was_never_written_is_none(path: str) -> None:
+    table = {
+        "value": schema.Field(dtype="f8", units="1", dims=("spectrum", "index"), description="")
+    }
+    with writing(path, "test") as writer:
+        writer.create_group(
+            "indices/sdss/raw", schema.template(ROWS, None, table, {"index": 2}), {}
+        )
+        writer.commit("room")
+    assert np.isnan(Survey.open(path).dataset("indices/sdss/raw")["value"]).all()
+
+
 def test_history_names_what_was_done(path: str) -> None:
     versions = Survey.open(path).history()
     assert [version.message for version in versions][:2] == ["room", "create"]
@@ -133,6 +146,15 @@ def test_a_missing_store_group_or_snapshot_is_named(path: str, tmp_path: Path) -
         Survey.open(path, snapshot="ZZZZ")
     with pytest.raises(ValueError, match=r"ends in \.icechunk"):
         Survey.create(str(tmp_path / "survey.zarr"))
+
+
+def test_a_store_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
+    found = str(tmp_path / "survey.icechunk")
+    icechunk.Repository.create(icechunk.local_filesystem_storage(found))
+    with pytest.raises(SchemaError, match="a store whose making was broken off"):
+        Survey.open(found)
+    assert Survey.create(found).groups() == []
+    assert len(Survey.create(found).history()) == 2
 
 
 def test_a_commit_by_another_writer_stops_ours(path: str) -> None:

@@ -127,7 +127,7 @@ def test_a_store_is_read_at_its_snapshot(tmp_path: Path) -> None:
     path, arrays = str(tmp_path / "survey.icechunk"), spectra(30)
     Survey.create(path)
     with writing(path, job="test") as writer:
-        writer.create_group("spectra/toy", schema.template(30, GRID), attrs={})
+        writer.create_group("spectra/toy", schema.template(30, GRID), {"grid": GRID.model_dump()})
         writer.commit("make")
         fork = writer.fork()
         fork.write_block("spectra/toy", 0, {name: arrays[name] for name in ("flux", "ivar")})
