@@ -228,6 +228,10 @@ def _work(make: Callable[[Block], xr.Dataset], block: Block, group: str, fork: F
     made = make(block)
     if made.sizes["spectrum"] != block.last - block.first:
         raise ValueError(f"{group}: {block} gave {made.sizes['spectrum']} rows")
+    lost = [str(name) for name, axis in made.coords.items() if "spectrum" in axis.dims]
+    if lost:
+        # xarray makes a coordinate of a variable that is named like its axis.
+        raise ValueError(f"{group}: {', '.join(lost)} would not be written; reset_coords() first")
     # Tasks of one process may share the object that came with them.
     own = Fork(fork.session.fork(), fork.base)
     pixels = {str(n): v.to_numpy() for n, v in made.data_vars.items() if WORKER_DIMS & set(v.dims)}

@@ -121,7 +121,7 @@ def _missing(card: Card) -> dict[str, Task]:
     missing = {}
     for name, task in tasks(card).items():
         path = folder / known.get(name, name)
-        found = checkpoint.load(path) if path.is_dir() else None
+        found = _sound(path) if path.is_dir() else None
         if (
             found is None
             or found.verdict is None
@@ -129,6 +129,16 @@ def _missing(card: Card) -> dict[str, Task]:
         ):
             missing[name] = task
     return missing
+
+
+def _sound(path: Path) -> checkpoint.Checkpoint | None:
+    """A checkpoint, or None for one that is damaged: it is put aside, and trained again."""
+    try:
+        return checkpoint.load(path)
+    except (ValueError, FileNotFoundError) as error:
+        logger.warning("%s; put aside as .damaged-%s", error, path.name)
+        path.rename(path.with_name(f".damaged-{path.name}"))
+        return None
 
 
 def sample(card: Card, survey: Survey, side: Split) -> np.ndarray:

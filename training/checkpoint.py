@@ -196,10 +196,10 @@ class Checkpoint:
         flags = np.where(batch.ok.numpy(), 0, Flag.UNUSABLE).astype("u1")
         if self.footprint is not None:
             missing = (batch.weight <= 0).float().mean(1).numpy()
-            flags[missing > self.footprint.missing] |= Flag.MISSING
+            flags[missing > self.footprint.missing] |= int(Flag.MISSING)
             low, high = self.footprint.z
             z = batch.z.numpy()
-            flags[~((z >= low) & (z <= high))] |= Flag.REDSHIFT
+            flags[~((z >= low) & (z <= high))] |= int(Flag.REDSHIFT)
         return flags
 
 

@@ -103,6 +103,19 @@ def test_every_row_is_there_once_and_a_second_run_does_nothing(path: str, client
     assert len(Survey.open(path).history()) == commits
 
 
+@dataclass(frozen=True)
+class Hidden(Squares):
+    """As its parent, but one variable is a coordinate."""
+
+    def __call__(self, block: Block) -> xr.Dataset:
+        return super().__call__(block).set_coords("z")
+
+
+def test_a_variable_that_would_not_be_written_is_an_error(path: str, client: Client) -> None:
+    with writing(path, "test") as writer, pytest.raises(BlockError, match="z would not be written"):
+        blocks.run(Hidden(), target=target(writer), client=client)
+
+
 def test_a_killed_worker_changes_no_bit(path: str, client: Client, tmp_path: Path) -> None:
     with writing(path, "test") as writer:
         make = Squares(folder=str(tmp_path), kill_at=20)

@@ -199,3 +199,15 @@ def test_a_checkpoint_that_was_removed_is_made_again(twice: tuple[Card, Card]) -
     assert not is_done(taught(folder))
     aside.rename(path)
     assert is_done(taught(folder))
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_made_again(twice: tuple[Card, Card]) -> None:
+    folder = Path(twice[1].checkpoints)
+    path = registry.resolve(folder, "average")
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert not train.is_done(twice[1])
+    train.train(twice[1])
+    assert registry.resolve(folder, "average") == path
+    assert checkpoint.load(path).verdict is not None
+    assert (folder / f".damaged-{path.name}").is_dir()
