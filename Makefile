@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # An index of PyTorch builds, for a CPU or a CUDA build that the default index does not give.
 TORCH_INDEX ?=
 
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,9 @@ test: lint ## ruff, mypy and the tests, but for slow and GPU ones
 
 test-slow: $(READY) ## the slow tests
 	@$(BIN)/pytest -m "slow and not gpu"
+
+bench: $(READY) ## how fast the parts are, on this machine
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each"; done
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .

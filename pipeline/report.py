@@ -74,6 +74,8 @@ def table(card: Card) -> Table:
         f"{alias} {'passes' if verdict.passed else 'fails'}: {verdict.reason}"
         for alias, verdict in judged.items()
     ]
+    mocks = ", ".join(sorted(judged_on(card))) or "unknown"
+    said.insert(0, f"mock card {card.verdict.mock}, digest {mocks}")
     found = Table(
         title=f"On mock spectra of S/N {QUOTED} that no model has seen, in units of the noise",
         caption="\n".join(["Δ_O: to the truth; Δ_N: to the noisy input; last: two slopes", *said]),
@@ -93,6 +95,14 @@ def table(card: Card) -> Table:
             ends = (str(model), "passes" if verdict.passed else "fails") if first else ("", "")
             found.add_row(ends[0], str(index), *(_number(value) for value in numbers), ends[1])
     return found
+
+
+def judged_on(card: Card) -> set[str]:
+    """Digests of the mock cards that the models in the folder of the checkpoints were judged on."""
+    folder = Path(card.checkpoints)
+    files = [folder / name / "card.json" for name in aliases(folder).values()]
+    said = [_json(file).get("training", {}).get("verdict_mock", "") for file in files]
+    return {digest for digest in said if digest}
 
 
 def verdicts(card: Card) -> dict[str, Verdict]:
@@ -162,6 +172,7 @@ def _content(card: Card, ds: xr.Dataset) -> dict[str, Any]:
         "verdicts": {alias: (verdict, _plain(verdict)) for alias, verdict in judged.items()},
         "verdict_rows": {alias: rows(verdict, alias) for alias, verdict in judged.items()},
         "quoted": QUOTED,
+        "mocks": sorted(judged_on(card)),
         "figure_ledger": figures.ledger(counted),
         "figure_verdicts": figures.verdict_bars(judged),
         "figure_curves": figures.curves(products, judged),
