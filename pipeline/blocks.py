@@ -204,7 +204,7 @@ def _stream(
         part = make.only(block) if isinstance(make, Narrow) else make
         return client.submit(_work, part, block, group, fork, key=key, pure=False)
 
-    ahead = 2 * max(1, len(client.scheduler_info()["workers"]))
+    ahead = 2 * max(1, len(client.nthreads()))
     under_way = {submit(block): block for block in islice(waiting, ahead)}
     running = as_completed(list(under_way))
     try:
