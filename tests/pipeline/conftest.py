@@ -14,7 +14,9 @@ from distributed import Client
 
 from deploy.backends import local
 from deploy.job import Resources
+from storage.writer import Writer
 from tests.pipeline.runs import CARD, SPECMILL, copied, marked
+from tests.pipeline.surveys import CHUNK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +86,12 @@ def _owners(pid: int) -> set[str]:
     except psutil.Error:
         pass
     return found
+
+
+@pytest.fixture(scope="module")
+def small_chunks() -> Iterator[None]:
+    """Some thirty rows are several blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.stage.CHUNK_ROWS", CHUNK)
+        patch.setattr(Writer.create_group, "__defaults__", (CHUNK,))
+        yield

@@ -16,8 +16,11 @@ from storage.grid import Grid
 from storage.mock import Mock, generator
 from storage.readers import sdss
 from storage.schema import Status
+from storage.store import Survey
 
 FILES, REPEATS = 30, 6
+GROUP, CHUNK = "spectra/sdss", 8
+"Of the store, and its rows in a chunk where a test wants several blocks."
 ROWS = FILES + REPEATS
 GRID = sdss.CONFIGS["sdss"]
 _COVERED = slice(300, 4100)
@@ -126,3 +129,14 @@ def _edit(file: Path, change: Callable[[fits.HDUList], object]) -> None:
     with fits.open(file, memmap=False) as hdus:
         change(hdus)
         hdus.writeto(file, overwrite=True)
+
+
+def spectra(card: Card) -> xr.Dataset:
+    """The spectra in the store of a card."""
+    return Survey.open(card.store).dataset(GROUP).load()
+
+
+def row_of(ds: xr.Dataset, file: Path, root: Path) -> xr.Dataset:
+    """The row that a file became."""
+    (row,) = np.flatnonzero(ds["source"].to_numpy() == str(file.relative_to(root)))
+    return ds.isel(spectrum=row)
