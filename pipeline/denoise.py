@@ -242,7 +242,7 @@ def _judge(
     if footprint is None:
         raise ValueError("the checkpoint has no footprint; train the model again")
     columns = footprint_columns(spectra)
-    missing = (batch.weight == 0).float().mean(dim=1).numpy()
+    missing = batch.missing.numpy()
     inside, words = footprint.judge(columns, missing)
     mine = status == Status.DONE
     # A row that the frame cannot hold has nothing to extrapolate from.

@@ -229,7 +229,7 @@ def _footprint(card: Card, task: Task) -> Footprint:
             ds = ds.isel(spectrum=rows - first)
             flux, ivar, z, ebv = (ds[name].to_numpy() for name in ("flux", "ivar", "z", "ebv"))
             batch = mapper.to(flux, ivar, z, ebv)
-            missing.append((batch.weight == 0).float().mean(dim=1).numpy())
+            missing.append(batch.missing.numpy())
             columns.append(footprint_columns(ds))
     return Footprint.learn(xr.concat(columns, "spectrum"), np.concatenate(missing))
 

@@ -195,7 +195,7 @@ class Checkpoint:
     def _flags(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:
         flags = np.where(batch.ok.numpy(), 0, Flag.UNUSABLE).astype("u1")
         if self.footprint is not None:
-            missing = (batch.weight <= 0).float().mean(1).numpy()
+            missing = batch.missing.numpy()
             flags[missing > self.footprint.missing] |= int(Flag.MISSING)
             low, high = self.footprint.z
             z = batch.z.numpy()

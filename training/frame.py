@@ -52,6 +52,11 @@ class Batch:
     """(N,) bool; False where z or ebv is not known, less than half of the window has data, or its
     mean is not above 0: then x and weight are 0."""
 
+    @property
+    def missing(self) -> Tensor:
+        """Share of frame pixels without data, (N,) float32."""
+        return (self.weight <= 0).float().mean(dim=1)
+
 
 class Frame(BaseModel):
     """What a spectrum is turned into before a model sees it.
@@ -195,10 +200,6 @@ class Mapper:
             parts = ({"flux": self._back_rows(*part)} for part in _parts(columns))
             found.append(_joined(parts, len(columns[0]))["flux"])
         return found[0], found[1] if len(found) > 1 else None
-
-    def coverage(self, batch: Batch) -> Tensor:
-        """Share of frame pixels that have data, (N,) float32."""
-        return (batch.weight > 0).float().mean(dim=1)
 
     def _to_rows(self, rows: tuple[Tensor, ...]) -> Batch:
         flux, ivar, z, ebv = rows

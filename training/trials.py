@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.grid import Grid
 from storage.mock import Mock
+from training.apply import apply
 from training.frame import Batch, Frame
 from training.model import Denoiser
 from training.reference import Linear
@@ -28,8 +28,6 @@ BINS: dict[str, tuple[float, float] | None] = {
     "natural": None,
 }
 "Ranges of S/N per pixel in g; None is the survey's own distribution."
-ROWS = 256
-"Spectra that a model gets at a time."
 COMPLETE = 0.99
 "Share of the frame that a noiseless spectrum must cover to teach the reference."
 
@@ -90,7 +88,7 @@ def linear(mock: Mock, frame: Frame, grid: Grid, n: int, seed: int, components: 
     batch = frame.on(grid).to(
         flux, np.ones_like(flux), truth["z"].to_numpy(), truth["ebv"].to_numpy()
     )
-    complete = batch.ok & ((batch.weight > 0).float().mean(1) >= COMPLETE)
+    complete = batch.ok & (batch.missing <= 1 - COMPLETE)
     if int(complete.sum()) < components:
         raise ValueError(
             f"linear reference: {int(complete.sum())} of {n} mock spectra cover the frame "
@@ -162,22 +160,11 @@ def examine(model: Denoiser, trials: Trials, device: str = "cpu") -> dict[str, S
             snr=seen.snr,
             truth=trials.truth[name],
             noisy=seen.noisy,
-            output=_output(model, trials, seen.batch, device),
+            output=_values(trials.measure(trials.wavelength, apply(model, seen.batch).flux, None)),
             references=seen.references,
         )
         for name, seen in trials.exposures.items()
     }
-
-
-@torch.inference_mode()
-def _output(model: Denoiser, trials: Trials, batch: Batch, device: str) -> Array:
-    values = []
-    for start in range(0, len(batch.x), ROWS):
-        part = slice(start, start + ROWS)
-        given = (array[part].to(device) for array in (batch.x, batch.weight, batch.z))
-        flux = model(*given).flux.float()
-        values.append(_values(trials.measure(trials.wavelength, flux, None)))
-    return np.concatenate(values)
 
 
 def _values(measured: Tensor | NDArray[Any]) -> Array:

@@ -261,10 +261,10 @@ def test_back_of_no_redshift_is_zero() -> None:
     assert (sigma == 0).all()
 
 
-def test_coverage_is_the_share_with_data() -> None:
+def test_missing_is_the_share_without_data() -> None:
     rows = smooth()
     rows["ivar"] = np.where(SDSS.wavelength < 4649.5, 0, rows["ivar"])
-    assert TO.coverage(TO.to(**rows)).item() == pytest.approx(0.75, abs=1e-3)
+    assert TO.to(**rows).missing.item() == pytest.approx(0.25, abs=1e-3)
 
 
 def test_nothing_in_is_nothing_out() -> None:
