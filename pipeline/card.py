@@ -49,6 +49,8 @@ class SurveyTable(Table):
     "Format, a name on storage.readers."
     config: str = ""
     "Instrument configuration; the reader's first when empty."
+    options: dict[str, Any] = {}
+    "[survey.options]: what the reader is told; `specmill list readers` names its options."
     store: str = ""
     "The store; <run.dir>/survey.icechunk when empty."
 

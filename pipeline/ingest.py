@@ -16,7 +16,7 @@ from pipeline.card import Card
 from pipeline.stage import config_of, origin, reader, target
 from storage import objects, schema
 from storage.grid import Grid
-from storage.reader import Source
+from storage.reader import Reader, Source
 from storage.schema import Reason, Split, Status
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
@@ -40,7 +40,7 @@ def is_done(card: Card) -> bool:
 def _same_files(card: Card, attrs: dict[str, Any]) -> bool:
     """Whether the folder holds what the store was made from; files may be put away afterwards."""
     try:
-        sources = reader(card.survey.reader).find(card.survey.root)
+        sources = reader(card).find(card.survey.root, config_of(card))
         end, found = 0, []
         for step in _steps(sources):
             found.append(_fingerprint(card.survey.root, end, step))
@@ -59,7 +59,7 @@ def _same_split(card: Card, attrs: dict[str, Any]) -> bool:
 class Read:
     """Rows of a group from the files: what a worker does."""
 
-    reader: str
+    reader: Reader
     config: str
     root: str
     sources: tuple[Source, ...]
@@ -68,8 +68,7 @@ class Read:
 
     def __call__(self, block: blocks.Block) -> xr.Dataset:
         """Read a block."""
-        form = reader(self.reader)
-        parts = [form.read(s, self.root, self.config) for s in self._parts(block)]
+        parts = [self.reader.read(s, self.root, self.config) for s in self._parts(block)]
         ds = parts[0] if len(parts) == 1 else xr.concat(parts, "spectrum", combine_attrs="override")
         return schema.check(
             ds.drop_vars("wavelength"), f"{self.root} rows {block.first}:{block.last}"
@@ -99,7 +98,7 @@ def require_files(card: Card) -> None:
         When it is a mock survey that is not whole.
     """
     simulate.require_whole(card.survey.root)
-    next(reader(card.survey.reader).find(card.survey.root))
+    next(reader(card).find(card.survey.root, config_of(card)))
 
 
 def ingest(card: Card, client: Client) -> blocks.Tally:
@@ -113,21 +112,21 @@ def ingest(card: Card, client: Client) -> blocks.Tally:
     LeaseError
         When another process writes to the store.
     """
-    form, config = reader(card.survey.reader), config_of(card)
-    grid, group = form.CONFIGS[config], f"spectra/{config}"
+    form, config = reader(card), config_of(card)
+    grid, group = form.configs[config], f"spectra/{config}"
     require_files(card)
     Survey.create(card.store)
     with writing(card.store, "ingest") as writer:
         end, done = 0, blocks.Tally()
-        for step in _steps(form.find(card.survey.root)):
+        for step in _steps(form.find(card.survey.root, config)):
             begin, end = end, end + sum(source.rows for source in step)
             _extend(writer, card, group, grid, begin, step)
             # Room for a step is made when those before it are done.
             if end < writer.rows(group):
                 continue
-            make = Read(card.survey.reader, config, card.survey.root, step, begin)
+            make = Read(form, config, card.survey.root, step, begin)
             done += blocks.run(make, target=target(card, writer, group, grid.size), client=client)
-        _finish(writer, card, group, form.IDENTITY, end)
+        _finish(writer, card, group, form.identity, end)
         if truth.is_there(card):
             done += truth.ingest(card, writer, client)
         return done + blocks.tally(writer, group)

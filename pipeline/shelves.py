@@ -39,7 +39,9 @@ def _readers() -> Table:
     table = Table("name", "configurations", "what")
     family = "storage.readers"
     for name in shelf(family):
-        table.add_row(name, ", ".join(resolve(family, name).CONFIGS), _first_line(family, name))
+        table.add_row(
+            name, ", ".join(resolve(family, name).build().configs), _first_line(family, name)
+        )
     return table
 
 

@@ -73,8 +73,8 @@ def simulate(card: Card) -> int:
     assert card.simulate is not None
     root, recipe = Path(card.survey.root), _recipe(card)
     _own(root, recipe)
-    form = reader(card.survey.reader)
-    grid = form.CONFIGS[config_of(card)]
+    form, config = reader(card), config_of(card)
+    grid = form.configs[config]
     names: set[str] = set()
     for observed, truth in _exposures(card, grid):
         new = set(map(str, observed["observation"].to_numpy()))
@@ -84,7 +84,7 @@ def simulate(card: Card) -> int:
                 "another value, and survey.root a new folder"
             )
         names |= new
-        form.write(observed, str(root))
+        form.write(observed, str(root), config)
         _keep(root / TRUTH, observed, truth)
         logger.info("%s: %d files", root, len(names))
     _mark(root, recipe, complete=True)

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import xarray as xr
+from pydantic import ValidationError
 
 from pipeline import blocks
 from pipeline.card import Card
@@ -15,14 +16,28 @@ from storage.store import Survey
 from storage.writer import CHUNK_ROWS, Writer
 
 
-def reader(name: str) -> Reader:
-    """A survey format by the name that cards use."""
-    return cast(Reader, resolve("storage.readers", name))
+def reader(card: Card) -> Reader:
+    """The survey format of a card, with its options.
+
+    Raises
+    ------
+    ValueError
+        When there is no such format, or an option is unknown or wrong; names it.
+    """
+    name, options = card.survey.reader, card.survey.options
+    module = resolve("storage.readers", name)
+    try:
+        return cast(Reader, module.build(**options))
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"[survey.options] of reader {name}: {said}") from error
+    except TypeError as error:
+        raise ValueError(f"[survey.options] of reader {name}: {error}") from error
 
 
 def config_of(card: Card) -> str:
     """The instrument configuration of a card."""
-    known = reader(card.survey.reader).CONFIGS
+    known = reader(card).configs
     config = card.survey.config or next(iter(known))
     if config not in known:
         raise ValueError(

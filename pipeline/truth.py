@@ -64,7 +64,7 @@ class CopyTruth:
 def ingest(card: Card, writer: Writer, client: Client) -> blocks.Tally:
     """Copy the truth into /truth/<config>, aligned with the spectra that are there."""
     config = config_of(card)
-    grid = reader(card.survey.reader).CONFIGS[config]
+    grid = reader(card).configs[config]
     group = f"truth/{config}"
     if group not in writer:
         truth, _ = _truth(str(Path(card.survey.root) / TRUTH))

@@ -1,6 +1,7 @@
 """The contract of a survey format: find its files lazily, read them into the one shape.
 
-A reader is a module on the shelf `storage.readers` with the attributes and functions of `Reader`.
+A reader is a module on the shelf `storage.readers` with a `build(**options)` that gives a `Reader`;
+the options are `[survey.options]` of a card. Workers get the reader itself, so it can be pickled.
 """
 
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import xarray as xr
+from pydantic import BaseModel, ConfigDict
 
 from storage.grid import Grid
+from storage.schema import Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +36,38 @@ class Source:
 
 
 class Reader(Protocol):
-    """One survey format.
+    """One survey format, as its options say.
 
     A row that cannot be read keeps its place: `status` is quarantined, `reason_code` and `reason`
     say why (naming the file and the cure), every other value is empty. `read` never raises for a
-    bad file.
+    bad file. `storage.border.admit` does that for a reader that has filled in what it found.
     """
 
-    IDENTITY: Literal["target_id", "position"]
-    "What makes two rows one sky object: the survey's own id, or 1.5 arcsec on the sky."
-    CONFIGS: dict[str, Grid]
-    "Instrument configurations and the wavelength axis of each; the first is the default."
+    @property
+    def identity(self) -> Literal["target_id", "position"]:
+        """What makes two rows one sky object: the survey's own id, or 1.5 arcsec on the sky."""
+        ...
 
-    def find(self, root: str) -> Iterator[Source]:
-        """Sources below a folder, sorted, lazily, of at most 256 MiB decoded each.
+    @property
+    def configs(self) -> dict[str, Grid]:
+        """Instrument configurations and the wavelength axis of each; the first is the default."""
+        ...
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Variables that it gives beyond those of `storage.schema.SPECTRA`."""
+        ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Lengths of the axes that only those have."""
+        ...
+
+    def find(self, root: str, config: str) -> Iterator[Source]:
+        """Sources of a configuration below a folder, lazily, of at most 256 MiB decoded each.
+
+        In an order that depends on the files alone. A file that cannot be opened is a source of
+        one row: reading it says why.
 
         Raises
         ------
@@ -56,9 +77,41 @@ class Reader(Protocol):
         ...
 
     def read(self, source: Source, root: str, config: str) -> xr.Dataset:
-        """The rows of a source, in order, as `storage.schema.check` wants them."""
+        """The rows of a source, in order, as `storage.schema.check` wants them.
+
+        A source of several files has one row of each. `source` and `source_row` say which file
+        and row, relative to root, also for a row that is quarantined.
+        """
         ...
 
-    def write(self, ds: xr.Dataset, root: str) -> list[str]:
-        """Write rows in the survey's own format below root; gives the paths. For mocks."""
+    def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
+        """Write rows in the survey's own format below root; gives the paths. For mocks.
+
+        Raises
+        ------
+        NotImplementedError
+            When the format is not written.
+        """
         ...
+
+
+class Format(BaseModel):
+    """What readers begin from: options that are checked, and no variables of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """None beyond the schema's."""
+        return {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """None beyond the schema's."""
+        return {}
+
+    def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
+        """Not written."""
+        raise NotImplementedError(
+            f"{type(self).__module__}: this format is only read; simulate with another reader"
+        )

@@ -13,7 +13,7 @@ import xarray as xr
 
 from storage.grid import Grid
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FLUX_UNIT = "1e-17 erg s-1 cm-2 Angstrom-1"
 IVAR_UNIT = "1e34 s2 cm4 Angstrom2 erg-2"
 
@@ -44,6 +44,9 @@ class Reason(IntEnum):
     BAD_REDSHIFT = 7
     BAD_POSITION = 8
     DUPLICATE = 9
+    BAD_UNITS = 10
+    BAD_PATH = 11
+    GONE = 12
     UPSTREAM_QUARANTINED = 20
     UPSTREAM_NOT_APPLICABLE = 21
     NOT_SCIENCE = 22
@@ -63,6 +66,9 @@ REASONS: dict[Reason, str] = {
     Reason.BAD_REDSHIFT: "redshift is missing or absurd",
     Reason.BAD_POSITION: "sky position is missing or absurd",
     Reason.DUPLICATE: "the same observation is in the store already",
+    Reason.BAD_UNITS: "units are missing or cannot be converted",
+    Reason.BAD_PATH: "the path leads out of the survey's folder",
+    Reason.GONE: "its file was changed and holds the row no more",
     Reason.UPSTREAM_QUARANTINED: "quarantined at ingest",
     Reason.UPSTREAM_NOT_APPLICABLE: "its input was not applicable",
     Reason.NOT_SCIENCE: "not a science target: sky fibre or standard star",
@@ -138,6 +144,8 @@ COLUMNS: dict[str, Field] = {
     "source": Field(dtype="str", units="1", description="file, relative to the survey's root"),
     "source_row": Field(dtype="i4", units="1", description="row in the file"),
     "digest": Field(dtype="str", units="1", description="blake2b-128 of the file's bytes, hex"),
+    "source_size": Field(dtype="i8", units="byte", description="size of the file when it was read"),
+    "source_time": Field(dtype="i8", units="ns", description="modification time of the file, Unix"),
     "mjd": Field(dtype="f8", units="d", description="modified Julian date of the observation"),
     "ra": Field(dtype="f8", units="deg", description="right ascension, ICRS"),
     "dec": Field(dtype="f8", units="deg", description="declination, ICRS"),

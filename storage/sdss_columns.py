@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits
+from storage.border import Z_RANGE, RefusedError
 from storage.schema import ObjectType, Reason
 from storage.sdss_format import EBV_PER_EXTINCTION_R
 
@@ -19,15 +20,6 @@ WANTED = frozenset(
     }
 )
 "Columns to read."
-_Z = (-0.02, 10.0)
-
-
-class RefusedError(ValueError):
-    """A spectrum that must not enter the survey."""
-
-    def __init__(self, code: Reason, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 def observation(plate: int, mjd: int, fiber: int) -> str:
@@ -108,9 +100,10 @@ def _position(ra: float, dec: float) -> Values:
 
 def _redshift(z: float, kind: ObjectType) -> float:
     # A sky fibre's redshift means nothing, whatever it is.
-    if kind != ObjectType.SKY and not _Z[0] <= z <= _Z[1]:
+    if kind != ObjectType.SKY and not Z_RANGE[0] <= z <= Z_RANGE[1]:
         raise RefusedError(
-            Reason.BAD_REDSHIFT, f"Z is {z}, expected {_Z[0]} to {_Z[1]}; leave the file out"
+            Reason.BAD_REDSHIFT,
+            f"Z is {z}, expected {Z_RANGE[0]} to {Z_RANGE[1]}; leave the file out",
         )
     return z if np.isfinite(z) else np.nan
 

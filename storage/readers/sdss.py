@@ -8,24 +8,23 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from storage import fits, schema, sdss_columns, sdss_format
+from storage.border import G_BAND, R_BAND, RefusedError, pixels_in
 from storage.grid import Grid
-from storage.reader import Source
+from storage.reader import Format, Source
 from storage.schema import Reason, Status
-from storage.sdss_columns import RefusedError, observation
+from storage.sdss_columns import observation
 from storage.walk import walk
 
-IDENTITY = "position"
-CONFIGS = {"sdss": Grid(kind="log", start=3.55, step=1e-4, size=4700)}
+GRID = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 
 _NAME = re.compile(r"spec-([0-9]{4,6})-([0-9]{5})-([0-9]{4,})\.fits(\.gz)?")
 _FILES = 512  # a source; about 45 MB decoded
@@ -38,53 +37,73 @@ _WANTED = sdss_columns.WANTED.union(_COADD)
 Values = dict[str, Any]
 
 
-def find(root: str) -> Iterator[Source]:
-    """Sources of up to 512 files below root, in the order of their paths."""
-    paths = walk(root, _NAME)
-    while files := tuple(islice(paths, _FILES)):
-        yield Source(files=files, rows=len(files))
+class Sdss(Format):
+    """Spec files below a folder."""
+
+    @property
+    def identity(self) -> Literal["position"]:
+        """BESTOBJID is often blank."""
+        return "position"
+
+    @property
+    def configs(self) -> dict[str, Grid]:
+        """Every legacy and BOSS file fits."""
+        return {"sdss": GRID}
+
+    def find(self, root: str, config: str) -> Iterator[Source]:
+        """Sources of up to 512 files below root, in the order of their paths."""
+        paths = walk(root, _NAME)
+        while files := tuple(islice(paths, _FILES)):
+            yield Source(files=files, rows=len(files))
+
+    def read(self, source: Source, root: str, config: str) -> xr.Dataset:
+        """The rows of a source; see `storage.reader.Reader`."""
+        if config not in self.configs:
+            raise ValueError(
+                f"config {config!r} is not of reader sdss; expected one of {[*self.configs]}"
+            )
+        ds = schema.blank(len(source.files), self.configs[config])
+        columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
+        with np.errstate(all="ignore"):
+            for row, path in enumerate(source.files):
+                first, pixels, values = _row(
+                    path, os.path.relpath(path, root), self.configs[config]
+                )
+                for name, value in values.items():
+                    columns[name][row] = value
+                for name, array in pixels.items():
+                    columns[name][row, first : first + len(array)] = array
+        return schema.check(ds, source.files[0])
+
+    def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
+        """Write rows as `root/PLATE/spec-PLATE-MJD-FIBER.fits`; gives the paths.
+
+        A file holds the pixels from the first to the last that have data or a mask bit. Redshift
+        and extinction are float32 there: z and ebv come back to 1e-7 of their value.
+
+        Raises
+        ------
+        ValueError
+            When an observation is not plate-mjd-fiber or is there twice (no file is written then),
+            a row has no data, or a text is longer than its column.
+        """
+        columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
+        keys = [_numbers(str(name)) for name in columns["observation"]]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(
+                f"observation {observation(*twice)!r} is there twice; one file holds one spectrum"
+            )
+        loglam = np.log10(ds["wavelength"].to_numpy())
+        return [
+            _save(root, key, {name: column[row] for name, column in columns.items()}, loglam)
+            for row, key in enumerate(keys)
+        ]
 
 
-def read(source: Source, root: str, config: str = "sdss") -> xr.Dataset:
-    """The rows of a source; see `storage.reader.Reader`."""
-    if config not in CONFIGS:
-        raise ValueError(f"config {config!r} is not of reader sdss; expected one of {[*CONFIGS]}")
-    ds = schema.blank(len(source.files), CONFIGS[config])
-    columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
-    with np.errstate(all="ignore"):
-        for row, path in enumerate(source.files):
-            first, pixels, values = _row(path, os.path.relpath(path, root), CONFIGS[config])
-            for name, value in values.items():
-                columns[name][row] = value
-            for name, array in pixels.items():
-                columns[name][row, first : first + len(array)] = array
-    return schema.check(ds, source.files[0])
-
-
-def write(ds: xr.Dataset, root: str) -> list[str]:
-    """Write rows as `root/PLATE/spec-PLATE-MJD-FIBER.fits`; gives the paths.
-
-    A file holds the pixels from the first to the last that have data or a mask bit. Redshift and
-    extinction are float32 there: z and ebv come back to 1e-7 of their value.
-
-    Raises
-    ------
-    ValueError
-        When an observation is not plate-mjd-fiber or is there twice (no file is written then),
-        a row has no data, or a text is longer than its column.
-    """
-    columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
-    keys = [_numbers(str(name)) for name in columns["observation"]]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(
-            f"observation {observation(*twice)!r} is there twice; one file holds one spectrum"
-        )
-    loglam = np.log10(ds["wavelength"].to_numpy())
-    return [
-        _save(root, key, {name: column[row] for name, column in columns.items()}, loglam)
-        for row, key in enumerate(keys)
-    ]
+def build() -> Sdss:
+    """The reader."""
+    return Sdss()
 
 
 def _save(root: str, key: tuple[int, int, int], row: Values, loglam: NDArray[Any]) -> str:
@@ -228,18 +247,11 @@ def _no_data(finite: NDArray[np.bool_]) -> RefusedError:
     )
 
 
-@lru_cache
-def _band(grid: Grid, low: float, high: float) -> tuple[int, int]:
-    """First pixel within low to high (A), and the one behind the last."""
-    first, last = np.searchsorted(grid.wavelength, [low, high], side="left")
-    return int(first), int(last)
-
-
 def _snr(flux: NDArray[Any], ivar: NDArray[Any], first: int, grid: Grid) -> Values:
     snr, good = flux * np.sqrt(ivar), ivar > 0
     found: Values = {"snr": np.median(snr[good])}
-    for name, low, high in (("snr_g", 4000.0, 5400.0), ("snr_r", 5600.0, 6900.0)):
-        begin, end = (max(edge - first, 0) for edge in _band(grid, low, high))
+    for name, band in (("snr_g", G_BAND), ("snr_r", R_BAND)):
+        begin, end = (max(edge - first, 0) for edge in pixels_in(grid, band))
         inside = snr[begin:end][good[begin:end]]
         found[name] = inside.mean(dtype=np.float64) if inside.size else np.nan
     return found

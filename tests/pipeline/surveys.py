@@ -18,11 +18,13 @@ from storage.readers import sdss
 from storage.schema import Status
 from storage.store import Survey
 
+SDSS = sdss.build()
+
 FILES, REPEATS = 30, 6
 GROUP, CHUNK = "spectra/sdss", 8
 "Of the store, and its rows in a chunk where a test wants several blocks."
 ROWS = FILES + REPEATS
-GRID = sdss.CONFIGS["sdss"]
+GRID = sdss.GRID
 _COVERED = slice(300, 4100)
 _PLATES = {"first": 2000, "second": 1000}
 "The second exposures come first in the order of the paths, and last in that of the truth."
@@ -82,13 +84,13 @@ def write(root: Path, n: int = FILES, repeats: int = 0) -> list[Path]:
     truth = Sparse().truth(n, GRID, 1, "survey-0")
     for exposure, rows in (("first", n), ("second", repeats)):
         part = truth.isel(spectrum=slice(rows))
-        sdss.write(Sparse().observe(part, GRID, 1, f"survey-0-{exposure}"), str(root))
+        SDSS.write(Sparse().observe(part, GRID, 1, f"survey-0-{exposure}"), str(root), "sdss")
     return paths(root)
 
 
 def paths(root: Path) -> list[Path]:
     """The files as the reader finds them."""
-    return [Path(file) for source in sdss.find(str(root)) for file in source.files]
+    return [Path(file) for source in SDSS.find(str(root), "sdss") for file in source.files]
 
 
 def card(folder: Path, **more: object) -> Card:

@@ -23,6 +23,8 @@ from tests.pipeline.runs import specmill
 from tests.pipeline.scene import SPECTRA, ingested
 from tests.storage.sdss_mock import mock
 
+SDSS = sdss.build()
+
 VERBS = {*ORDER, "run", "init", "query", "status", "history", "verify", "submit", "list"}
 
 
@@ -194,7 +196,7 @@ def test_a_card_without_its_models_is_refused_before_any_work(
     command: Command, tmp_path: Path
 ) -> None:
     files, run = tmp_path / "files", tmp_path / "run"
-    sdss.write(mock(3), str(files))
+    SDSS.write(mock(3), str(files), "sdss")
     said = command(
         *("run", str(CARDS / "sdss.toml"), "--set", f"survey.root={files}"),
         *("--set", f"run.dir={run}", "--set", f"denoise.checkpoints={tmp_path / 'none'}"),
@@ -207,7 +209,7 @@ def test_a_card_without_its_models_is_refused_before_any_work(
 
 @pytest.mark.cluster
 def test_quarantined_inputs_are_1_and_are_printed(card: Path, tmp_path: Path) -> None:
-    sdss.write(mock(3), str(tmp_path / "files"))
+    SDSS.write(mock(3), str(tmp_path / "files"), "sdss")
     first = min((tmp_path / "files").rglob("spec-*.fits"))
     first.write_bytes(first.read_bytes()[:11520])
     said = specmill(tmp_path, "ingest", str(card))

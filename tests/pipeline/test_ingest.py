@@ -23,6 +23,8 @@ from tests.pipeline import surveys
 from tests.pipeline.runs import contents
 from tests.pipeline.surveys import FILES, GROUP, spectra
 
+SDSS = sdss.build()
+
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_chunks")]
 
 TRUTH = "truth/sdss"
@@ -59,8 +61,8 @@ def test_a_survey_is_in_the_store_in_the_order_of_its_files(made: Path) -> None:
     assert ds["source"].to_numpy().tolist() == [
         str(file.relative_to(card.survey.root)) for file in files
     ]
-    (source,) = sdss.find(card.survey.root)
-    expected = sdss.read(source, card.survey.root)
+    (source,) = SDSS.find(card.survey.root, "sdss")
+    expected = SDSS.read(source, card.survey.root, "sdss")
     given_by_ingest = {"object_id", "split"}
     for name in set(expected.variables) - given_by_ingest:
         np.testing.assert_array_equal(ds[name], expected[name], err_msg=str(name))
@@ -134,9 +136,8 @@ def test_a_spectrum_that_the_mock_does_not_know_has_no_truth(
     card = surveys.mock_card(tmp_path)
     simulate.simulate(card)
     stranger = surveys.Sparse().truth(1, surveys.GRID, 9, "survey-7")
-    sdss.write(
-        surveys.Sparse().observe(stranger, surveys.GRID, 9, "survey-7-first"), card.survey.root
-    )
+    seen = surveys.Sparse().observe(stranger, surveys.GRID, 9, "survey-7-first")
+    SDSS.write(seen, card.survey.root, "sdss")
     ingest.ingest(card, client)
     known = Survey.open(card.store).dataset(TRUTH).load()
     lacking = np.flatnonzero(known["status"] == Status.NOT_APPLICABLE)

@@ -25,6 +25,8 @@ from tests.pipeline import surveys
 from tests.pipeline.runs import specmill
 from tests.pipeline.surveys import FILES, row_of, spectra
 
+SDSS = sdss.build()
+
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("small_chunks")]
 
 
@@ -134,9 +136,9 @@ def test_a_spectrum_that_is_there_twice_is_kept_once(
 
 def test_a_file_that_vanishes_while_it_is_read_is_quarantined(tmp_path: Path) -> None:
     files = surveys.write(tmp_path)
-    sources = tuple(sdss.find(str(tmp_path)))
+    sources = tuple(SDSS.find(str(tmp_path), "sdss"))
     files[3].unlink()
-    read = ingest.Read("sdss", "sdss", str(tmp_path), sources, 0)
+    read = ingest.Read(surveys.SDSS, "sdss", str(tmp_path), sources, 0)
     ds = read.only(Block(first=2, last=5))(Block(first=2, last=5))
     assert ds["status"].to_numpy().tolist() == [
         Status.DONE,

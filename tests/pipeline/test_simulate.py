@@ -20,6 +20,8 @@ from tests.pipeline import surveys
 from tests.pipeline.runs import specmill
 from tests.pipeline.surveys import FILES, REPEATS, ROWS
 
+SDSS = sdss.build()
+
 
 @pytest.fixture(autouse=True)
 def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +40,10 @@ def everything(root: Path) -> dict[str, bytes]:
 
 
 def read(card: Card) -> xr.Dataset:
-    parts = [sdss.read(source, card.survey.root) for source in sdss.find(card.survey.root)]
+    parts = [
+        SDSS.read(source, card.survey.root, "sdss")
+        for source in SDSS.find(card.survey.root, "sdss")
+    ]
     return xr.concat(parts, "spectrum", data_vars="minimal", join="exact")
 
 

@@ -12,7 +12,9 @@ from storage.reader import Source
 from storage.readers import sdss
 from storage.schema import Reason, Status
 
-GRID = sdss.CONFIGS["sdss"]
+SDSS = sdss.build()
+
+GRID = sdss.GRID
 EDGES = slice(300, 4100)
 PIXELS = ("flux", "ivar", "mask", "model", "lsf")
 
@@ -43,12 +45,12 @@ def mock(n: int = 1, seed: int = 1) -> xr.Dataset:
 
 
 def load(root: Path) -> xr.Dataset:
-    parts = [sdss.read(source, str(root), "sdss") for source in sdss.find(str(root))]
+    parts = [SDSS.read(source, str(root), "sdss") for source in SDSS.find(str(root), "sdss")]
     return schema.check(xr.concat(parts, "spectrum", data_vars="minimal", join="exact"))
 
 
 def one(path: Path) -> xr.Dataset:
-    ds = sdss.read(Source(files=(str(path),), rows=1), str(path.parent), "sdss")
+    ds = SDSS.read(Source(files=(str(path),), rows=1), str(path.parent), "sdss")
     return schema.check(ds).isel(spectrum=0)
 
 

@@ -1,7 +1,6 @@
 """What holds for every reader on the shelf, ours or a stranger's."""
 
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,15 +9,16 @@ import xarray as xr
 from storage import schema
 from storage.grid import Grid
 from storage.names import resolve, shelf
-from storage.reader import Source
+from storage.reader import Reader, Source
 from storage.schema import ObjectType, Reason, Status
 
 N = 5
 
 
 @pytest.fixture(params=shelf("storage.readers"))
-def reader(request: pytest.FixtureRequest) -> ModuleType:
-    return resolve("storage.readers", request.param)
+def reader(request: pytest.FixtureRequest) -> Reader:
+    made: Reader = resolve("storage.readers", request.param).build()
+    return made
 
 
 def survey(grid: Grid) -> xr.Dataset:
@@ -45,34 +45,32 @@ def survey(grid: Grid) -> xr.Dataset:
     return schema.check(ds)
 
 
-def whole(reader: ModuleType, root: Path, config: str) -> xr.Dataset:
-    parts = [reader.read(source, str(root), config) for source in reader.find(str(root))]
+def whole(reader: Reader, root: Path, config: str) -> xr.Dataset:
+    parts = [reader.read(source, str(root), config) for source in reader.find(str(root), config)]
     return xr.concat(parts, "spectrum", data_vars="minimal", join="exact")
 
 
-def test_a_reader_says_what_it_reads(reader: ModuleType) -> None:
-    assert reader.IDENTITY in ("target_id", "position")
-    assert reader.CONFIGS
-    assert all(isinstance(grid, Grid) for grid in reader.CONFIGS.values())
+def test_a_reader_says_what_it_reads(reader: Reader) -> None:
+    assert reader.identity in ("target_id", "position")
+    assert reader.configs
+    assert all(isinstance(grid, Grid) for grid in reader.configs.values())
 
 
-def test_a_missing_folder_is_named(reader: ModuleType, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(reader: Reader, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        list(reader.find(str(tmp_path / "nowhere")))
+        list(reader.find(str(tmp_path / "nowhere"), next(iter(reader.configs))))
 
 
-def test_a_folder_without_its_files_is_named(reader: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_without_its_files_is_named(reader: Reader, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no spectrum")
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        list(reader.find(str(tmp_path)))
+        list(reader.find(str(tmp_path), next(iter(reader.configs))))
 
 
-def test_what_is_written_is_read_again(reader: ModuleType, tmp_path: Path) -> None:
-    config, grid = next(iter(reader.CONFIGS.items()))
-    if not hasattr(reader, "write"):
-        pytest.skip(f"{reader.__name__} writes no mocks")
+def test_what_is_written_is_read_again(reader: Reader, tmp_path: Path) -> None:
+    config, grid = next(iter(reader.configs.items()))
     expected = survey(grid)
-    paths = reader.write(expected, str(tmp_path))
+    paths = reader.write(expected, str(tmp_path), config)
     actual = schema.check(whole(reader, tmp_path, config)).sortby("ra")
     assert paths
     assert all(Path(path).is_file() for path in paths)
@@ -83,12 +81,10 @@ def test_what_is_written_is_read_again(reader: ModuleType, tmp_path: Path) -> No
         np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
 
 
-def test_sources_are_sorted_and_state_their_rows(reader: ModuleType, tmp_path: Path) -> None:
-    config, grid = next(iter(reader.CONFIGS.items()))
-    if not hasattr(reader, "write"):
-        pytest.skip(f"{reader.__name__} writes no mocks")
-    reader.write(survey(grid), str(tmp_path))
-    sources = list(reader.find(str(tmp_path)))
+def test_sources_are_sorted_and_state_their_rows(reader: Reader, tmp_path: Path) -> None:
+    config, grid = next(iter(reader.configs.items()))
+    reader.write(survey(grid), str(tmp_path), config)
+    sources = list(reader.find(str(tmp_path), next(iter(reader.configs))))
     files = [file for source in sources for file in source.files]
     assert files == sorted(files)
     assert sum(source.rows for source in sources) == N
@@ -96,23 +92,19 @@ def test_sources_are_sorted_and_state_their_rows(reader: ModuleType, tmp_path: P
         assert reader.read(source, str(tmp_path), config).sizes["spectrum"] == source.rows
 
 
-def test_a_row_knows_where_it_comes_from(reader: ModuleType, tmp_path: Path) -> None:
-    config, grid = next(iter(reader.CONFIGS.items()))
-    if not hasattr(reader, "write"):
-        pytest.skip(f"{reader.__name__} writes no mocks")
-    reader.write(survey(grid), str(tmp_path))
+def test_a_row_knows_where_it_comes_from(reader: Reader, tmp_path: Path) -> None:
+    config, grid = next(iter(reader.configs.items()))
+    reader.write(survey(grid), str(tmp_path), config)
     ds = whole(reader, tmp_path, config)
     assert all((tmp_path / source).is_file() for source in ds["source"].to_numpy())
     assert all(len(bytes.fromhex(digest)) == 16 for digest in ds["digest"].to_numpy())
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"SIMPLE  =" + b"\xff" * 5000])
-def test_a_damaged_file_keeps_its_rows(reader: ModuleType, tmp_path: Path, damage: bytes) -> None:
-    config, grid = next(iter(reader.CONFIGS.items()))
-    if not hasattr(reader, "write"):
-        pytest.skip(f"{reader.__name__} writes no mocks")
-    reader.write(survey(grid), str(tmp_path))
-    for source in reader.find(str(tmp_path)):
+def test_a_damaged_file_keeps_its_rows(reader: Reader, tmp_path: Path, damage: bytes) -> None:
+    config, grid = next(iter(reader.configs.items()))
+    reader.write(survey(grid), str(tmp_path), config)
+    for source in reader.find(str(tmp_path), config):
         for file in source.files:
             Path(file).write_bytes(damage)
         ds = schema.check(reader.read(source, str(tmp_path), config))
@@ -124,12 +116,10 @@ def test_a_damaged_file_keeps_its_rows(reader: ModuleType, tmp_path: Path, damag
         assert np.isnan(ds["z"]).all()
 
 
-def test_a_file_that_is_gone_keeps_its_rows(reader: ModuleType, tmp_path: Path) -> None:
-    config, grid = next(iter(reader.CONFIGS.items()))
-    if not hasattr(reader, "write"):
-        pytest.skip(f"{reader.__name__} writes no mocks")
-    reader.write(survey(grid), str(tmp_path))
-    for source in list(reader.find(str(tmp_path))):
+def test_a_file_that_is_gone_keeps_its_rows(reader: Reader, tmp_path: Path) -> None:
+    config, grid = next(iter(reader.configs.items()))
+    reader.write(survey(grid), str(tmp_path), config)
+    for source in list(reader.find(str(tmp_path), next(iter(reader.configs)))):
         for file in source.files:
             Path(file).unlink()
         ds = reader.read(source, str(tmp_path), config)

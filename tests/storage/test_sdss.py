@@ -12,10 +12,12 @@ from storage.readers import sdss
 from storage.schema import ObjectType, Status
 from tests.storage.sdss_mock import EDGES, PIXELS, load, mock, one
 
+SDSS = sdss.build()
+
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    return Path(sdss.write(mock(), str(tmp_path))[0])
+    return Path(SDSS.write(mock(), str(tmp_path), "sdss")[0])
 
 
 def test_every_real_spectrum_is_read(survey_data: Path) -> None:
@@ -119,7 +121,7 @@ def test_the_lean_path_and_astropy_read_the_same(survey_data: Path) -> None:
 
 def test_a_mock_comes_back_as_it_was(tmp_path: Path) -> None:
     expected = mock(7)
-    sdss.write(expected, str(tmp_path))
+    SDSS.write(expected, str(tmp_path), "sdss")
     actual = load(tmp_path)
     for name in (*PIXELS, "ra", "dec", "z", "z_err", "zwarn", "vdisp", "class", "subclass"):
         np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
@@ -132,7 +134,7 @@ def test_a_mock_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_sky_and_standards_keep_their_kind(tmp_path: Path) -> None:
     expected = mock(3)
     expected["object_type"][:] = [*ObjectType]
-    sdss.write(expected, str(tmp_path))
+    SDSS.write(expected, str(tmp_path), "sdss")
     np.testing.assert_array_equal(load(tmp_path)["object_type"], [*ObjectType])
 
 
@@ -166,8 +168,8 @@ def test_a_written_file_has_the_columns_of_a_real_one(spec: Path, survey_data: P
 
 
 def test_writing_twice_gives_the_same_bytes_and_no_remains(tmp_path: Path) -> None:
-    first = {path: Path(path).read_bytes() for path in sdss.write(mock(3), str(tmp_path))}
-    second = {path: Path(path).read_bytes() for path in sdss.write(mock(3), str(tmp_path))}
+    first = {path: Path(path).read_bytes() for path in SDSS.write(mock(3), str(tmp_path), "sdss")}
+    second = {path: Path(path).read_bytes() for path in SDSS.write(mock(3), str(tmp_path), "sdss")}
     assert first == second
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
 
@@ -176,7 +178,7 @@ def test_one_observation_is_not_written_twice(tmp_path: Path) -> None:
     ds = mock(2)
     ds["observation"][:] = "0266-51602-0001"
     with pytest.raises(ValueError, match="'0266-51602-0001' is there twice"):
-        sdss.write(ds, str(tmp_path))
+        SDSS.write(ds, str(tmp_path), "sdss")
     assert not list(tmp_path.iterdir())
 
 
@@ -184,7 +186,7 @@ def test_an_observation_must_be_plate_mjd_fiber(tmp_path: Path) -> None:
     ds = mock()
     ds["observation"][:] = "galaxy 7"
     with pytest.raises(ValueError, match="'galaxy 7' is not plate-mjd-fiber"):
-        sdss.write(ds, str(tmp_path))
+        SDSS.write(ds, str(tmp_path), "sdss")
 
 
 def test_a_row_without_data_is_not_written(tmp_path: Path) -> None:
@@ -192,11 +194,11 @@ def test_a_row_without_data_is_not_written(tmp_path: Path) -> None:
     for name in ("flux", "ivar", "mask"):
         ds[name][:] = 0
     with pytest.raises(ValueError, match="0266-51602-0001: no pixel has data"):
-        sdss.write(ds, str(tmp_path))
+        SDSS.write(ds, str(tmp_path), "sdss")
 
 
 def test_text_longer_than_its_column_is_refused(tmp_path: Path) -> None:
     ds = mock()
     ds["class"][:] = "GALAXIES"
     with pytest.raises(ValueError, match="CLASS 'GALAXIES' does not fit"):
-        sdss.write(ds, str(tmp_path))
+        SDSS.write(ds, str(tmp_path), "sdss")

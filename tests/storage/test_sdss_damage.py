@@ -14,10 +14,12 @@ from storage.readers import sdss
 from storage.schema import ObjectType, Reason, Status
 from tests.storage.sdss_mock import EDGES, PIXELS, edit, load, mock, one, refused
 
+SDSS = sdss.build()
+
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    return Path(sdss.write(mock(), str(tmp_path))[0])
+    return Path(SDSS.write(mock(), str(tmp_path), "sdss")[0])
 
 
 def test_a_gzipped_file_reads_as_the_plain_one(spec: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_sky_fibre_may_have_any_redshift(tmp_path: Path) -> None:
     ds = mock(2)
     ds["object_type"][:] = ObjectType.SKY
     ds["z"][:] = [-0.5, np.inf]
-    sdss.write(ds, str(tmp_path))
+    SDSS.write(ds, str(tmp_path), "sdss")
     actual = load(tmp_path)
     assert (actual["status"] == Status.DONE).all()
     np.testing.assert_array_equal(actual["z"], [-0.5, np.nan])
@@ -243,7 +245,7 @@ Damage = tuple[str, int, int]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, NDArray[np.intp]]:
     """A file, its bytes, and where its headers are."""
-    path = Path(sdss.write(mock(), str(tmp_path_factory.mktemp("whole")))[0])
+    path = Path(SDSS.write(mock(), str(tmp_path_factory.mktemp("whole")), "sdss")[0])
     content = path.read_bytes()
     with fits.open(path, memmap=False) as hdus:
         spans = [(hdu._header_offset, hdu._data_offset) for hdu in hdus]

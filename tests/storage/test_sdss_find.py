@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from storage.reader import Source
 from storage.readers import sdss
 from storage.schema import Reason
 from tests.storage.sdss_mock import mock
 
+SDSS = sdss.build()
+
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    return Path(sdss.write(mock(), str(tmp_path))[0])
+    return Path(SDSS.write(mock(), str(tmp_path), "sdss")[0])
 
 
 def test_files_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_files_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for name in (*names, "a/spec-1-2-3.fits", "a/spec-0266-51602-0013.fits.tmp", "a.fits"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (source,) = sdss.find(str(tmp_path))
+    (source,) = SDSS.find(str(tmp_path), "sdss")
     assert [str(Path(file).relative_to(tmp_path)) for file in source.files] == sorted(names)
     assert source.rows == 5
 
@@ -34,7 +35,7 @@ def test_files_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_sources_hold_at_most_512_files_and_are_found_lazily(tmp_path: Path) -> None:
     for fiber in range(1, 601):
         (tmp_path / f"spec-0266-51602-{fiber:04d}.fits").touch()
-    sources = sdss.find(str(tmp_path))
+    sources = SDSS.find(str(tmp_path), "sdss")
     assert next(sources).rows == 512
     assert [source.rows for source in sources] == [88]
 
@@ -43,14 +44,9 @@ def test_a_folder_linked_into_itself_is_entered_once(tmp_path: Path) -> None:
     (tmp_path / "spec-0266-51602-0013.fits").touch()
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "spec-0266-51602-0014.fits").symlink_to(tmp_path / "gone")
-    (source,) = sdss.find(str(tmp_path))
+    (source,) = SDSS.find(str(tmp_path), "sdss")
     assert [Path(file).name[16:20] for file in source.files] == ["0013", "0014"]
-    row = sdss.read(source, str(tmp_path), "sdss").isel(spectrum=1)
+    row = SDSS.read(source, str(tmp_path), "sdss").isel(spectrum=1)
     assert row["reason_code"] == Reason.UNREADABLE
     assert "No such file" in row["reason"].item()
     assert row["observation"] == "0266-51602-0014"
-
-
-def test_an_unknown_configuration_is_refused(spec: Path) -> None:
-    with pytest.raises(ValueError, match="config 'desi' is not of reader sdss"):
-        sdss.read(Source(files=(str(spec),), rows=1), str(spec.parent), "desi")

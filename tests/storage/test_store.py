@@ -133,7 +133,7 @@ def test_history_names_what_was_done(path: str) -> None:
 
 def test_another_schema_version_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.store.SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
-    with pytest.raises(SchemaError, match="written with schema version 1, this specmill reads 2"):
+    with pytest.raises(SchemaError, match="written with schema version 2, this specmill reads 3"):
         Survey.open(path)
 
 

@@ -1,0 +1,178 @@
+"""The border of a survey: what holds for every row, whatever format it comes from.
+
+A reader fills in what it found; here each row is admitted or quarantined with its reason.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from storage import schema
+from storage.grid import Grid
+from storage.schema import ObjectType, Reason, Status
+
+Z_RANGE = (-0.02, 10.0)
+"Redshifts that can be: a star of the halo comes at 1000 km/s, no object is known beyond 10."
+G_BAND, R_BAND = (4000.0, 5400.0), (5600.0, 6900.0)
+"Observed vacuum A, of `snr_g` and `snr_r`."
+
+Flags = NDArray[np.bool_]
+
+
+class RefusedError(ValueError):
+    """A spectrum that must not enter the survey."""
+
+    def __init__(self, code: Reason, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+def admit(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
+    """The rows that a reader filled in, each done or quarantined; changed in place, and given back.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As `storage.schema.blank` with values. Rows that the reader refused have their status,
+        reason code and reason; of the others the status is pending. Pixels without data may be
+        anything with an ivar of 0, and those that are not finite count as such.
+    grid : Grid
+        Its wavelengths, for S/N in g and r.
+
+    Notes
+    -----
+    Quarantined: ivar negative, no good pixel (not finite, or none), a position off the sphere, a
+    redshift outside `Z_RANGE` (sky fibres may have any). `snr`, `snr_g`, `snr_r` are filled in.
+    """
+    flux, ivar = ds["flux"].to_numpy(), ds["ivar"].to_numpy()
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(flux) & np.isfinite(ivar)
+        negative = (finite & (ivar < 0)).sum(axis=1)
+    lost = ~finite | ~(ivar > 0)
+    flux[lost], ivar[lost] = 0, 0
+    model = ds["model"].to_numpy()
+    model[~np.isfinite(model)] = 0
+    nothing = lost.all(axis=1)
+    torn = (~finite).sum(axis=1)
+    _quarantine(
+        ds,
+        negative > 0,
+        Reason.NEGATIVE_IVAR,
+        lambda row: f"ivar is negative in {negative[row]} pixels; fetch the file again",
+    )
+    _quarantine(
+        ds,
+        nothing & (torn > 0),
+        Reason.NOT_FINITE,
+        lambda row: (
+            f"flux or ivar is not finite in {torn[row]} of {grid.size} pixels and no other is "
+            "good; fetch the file again"
+        ),
+    )
+    _quarantine(ds, nothing, Reason.NO_DATA, lambda _: "no pixel has ivar > 0; leave it out")
+    _admit_columns(ds)
+    _admit_snr(ds, grid)
+    empty_refused(ds)
+    fresh = ds["status"].to_numpy() == Status.PENDING
+    ds["status"].to_numpy()[fresh] = Status.DONE
+    return schema.check(ds)
+
+
+def _admit_columns(ds: xr.Dataset) -> None:
+    ra, dec, z = (ds[name].to_numpy() for name in ("ra", "dec", "z"))
+    sky = ds["object_type"].to_numpy() == ObjectType.SKY
+    with np.errstate(invalid="ignore"):
+        placed = (ra >= 0) & (ra <= 360) & (dec >= -90) & (dec <= 90)
+        # A survey without redshifts has none to be absurd.
+        possible = np.isnan(z) | sky | ((z >= Z_RANGE[0]) & (z <= Z_RANGE[1]))
+    _quarantine(
+        ds,
+        ~placed,
+        Reason.BAD_POSITION,
+        lambda row: (
+            f"ra {ra[row]}, dec {dec[row]}; expected 0 to 360 and -90 to 90 deg; fetch it again"
+        ),
+    )
+    _quarantine(
+        ds,
+        ~possible,
+        Reason.BAD_REDSHIFT,
+        lambda row: f"z is {z[row]}, expected {Z_RANGE[0]} to {Z_RANGE[1]}; leave it out",
+    )
+    z[~np.isfinite(z)] = np.nan
+    ra[placed] %= 360
+
+
+def _quarantine(ds: xr.Dataset, bad: Flags, code: Reason, words: Callable[[int], str]) -> None:
+    """Refuse rows that nobody refused before."""
+    for row in np.flatnonzero(bad & (ds["status"].to_numpy() == Status.PENDING)):
+        refuse(ds, int(row), code, words(int(row)))
+
+
+def refuse(ds: xr.Dataset, row: int, code: Reason, words: str) -> None:
+    """Quarantine a row of a dataset: names its file, and its row where the file has many."""
+    source, number = str(ds["source"].to_numpy()[row]), int(ds["source_row"].to_numpy()[row])
+    where = f"{source} row {number}" if number else source
+    ds["status"].to_numpy()[row] = Status.QUARANTINED
+    ds["reason_code"].to_numpy()[row] = code
+    ds["reason"].to_numpy()[row] = f"{where}: {words}"
+
+
+KEPT = ("source", "source_row", "digest", "observation", "status", "reason_code", "reason")
+"What a quarantined row still says."
+
+
+def empty_refused(ds: xr.Dataset) -> None:
+    """Make every other value of quarantined rows empty."""
+    bad = ds["status"].to_numpy() == Status.QUARANTINED
+    if not bad.any():
+        return
+    for name, variable in ds.data_vars.items():
+        if name in KEPT or variable.dims[:1] != ("spectrum",):
+            continue
+        field = schema.SPECTRA.get(str(name))
+        missing: Any = schema.empty(field) if field is not None else 0
+        variable.to_numpy()[bad] = missing
+
+
+def _admit_snr(ds: xr.Dataset, grid: Grid) -> None:
+    for name, values in snr(ds["flux"].to_numpy(), ds["ivar"].to_numpy(), grid).items():
+        ds[name].to_numpy()[:] = values
+
+
+def snr(flux: NDArray[Any], ivar: NDArray[Any], grid: Grid) -> dict[str, NDArray[np.float32]]:
+    """S/N per pixel of spectra (N, L): ``snr``, ``snr_g``, ``snr_r``, each (N,); NaN without data.
+
+    The median of all good pixels, and the means over g and r (Camilleri et al. 2025, section 2).
+    """
+    each = flux * np.sqrt(ivar)
+    good = ivar > 0
+    found = {"snr": _median(each, good)}
+    for name, band in (("snr_g", G_BAND), ("snr_r", R_BAND)):
+        inside = slice(*pixels_in(grid, band))
+        count = good[:, inside].sum(axis=1)
+        total = each[:, inside].sum(axis=1, dtype=np.float64)
+        found[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype("f4")
+    return found
+
+
+def _median(values: NDArray[Any], good: Flags) -> NDArray[np.float32]:
+    # Bad pixels sort behind the good ones: the median then stands at half of their number.
+    ordered = np.sort(np.where(good, values, np.inf), axis=1)
+    count = good.sum(axis=1)
+    rows = np.arange(len(values))
+    # Without a good pixel (-1) is the last one, which is infinite.
+    low, high = ordered[rows, (count - 1) // 2], ordered[rows, count // 2 - (count == 0)]
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, (low + high) / 2, np.nan).astype("f4")
+
+
+@lru_cache
+def pixels_in(grid: Grid, band: tuple[float, float]) -> tuple[int, int]:
+    """First pixel within a band (A), and the one behind the last."""
+    first, last = np.searchsorted(grid.wavelength, list(band), side="left")
+    return int(first), int(last)
