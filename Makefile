@@ -50,5 +50,5 @@ $(READY): pyproject.toml constraints.txt
 	"$$python" -m venv $(VENV)
 	@$(if $(TORCH_INDEX),$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt \
 	  --no-deps --index-url $(TORCH_INDEX) torch)
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,slurm]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,slurm,s3,specutils]'
 	@touch $@
