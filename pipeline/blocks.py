@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -90,15 +90,6 @@ class Tally:
             return f"nothing to do ({', '.join(parts)})"
         rate = self.computed / max(self.seconds, 1e-9)
         return f"{', '.join(parts)}; {self.computed} now in {self.seconds:.1f} s ({rate:.0f}/s)"
-
-
-@runtime_checkable
-class Narrow(Protocol):
-    """A function that can be cut down to what one block needs before it is sent to a worker."""
-
-    def only(self, block: Block) -> Callable[[Block], xr.Dataset]:
-        """The part for a block."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +192,7 @@ def _stream(
     def submit(block: Block) -> Future:
         # A key of its own: the result of another run must never be taken for this one's.
         key = f"{group}-{block.first}-{time.monotonic_ns()}"
-        part = make.only(block) if isinstance(make, Narrow) else make
-        return client.submit(_work, part, block, group, fork, key=key, pure=False)
+        return client.submit(_work, make, block, group, fork, key=key, pure=False)
 
     ahead = 2 * max(1, len(client.nthreads()))
     under_way = {submit(block): block for block in islice(waiting, ahead)}

@@ -51,7 +51,6 @@ def _verb(name: str, text: str) -> None:
 
 for _name, _text in {
     "simulate": "Write a mock survey with known truth, in the survey's own files.",
-    "ingest": "Read the survey's files into the store.",
     "train": "Train the models of the card, and judge them.",
     "denoise": "Run the routes' models over the survey.",
     "measure": "Measure line indices on everything there is.",
@@ -59,6 +58,27 @@ for _name, _text in {
     "report": "Write the page for people.",
 }.items():
     _verb(_name, _text)
+
+
+@app.command()
+def ingest(
+    card: CardArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is new.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Read what is new or changed in the survey's folder into the store."""
+    loaded = cards.load(card, settings or [])
+    if dry_run:
+        from pipeline.ingest import plan
+
+        found = plan(loaded)
+        _say("ingest", f"would find {found}")
+        for name in found.names:
+            out.print(f"changed: {name}", highlight=False)
+        return
+    with stages.Machine(loaded) as machine:
+        _say("ingest", stages.stage("ingest", loaded, machine))
+    raise typer.Exit(_quarantined(loaded))
 
 
 @app.command()

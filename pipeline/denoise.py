@@ -11,7 +11,15 @@ from distributed import Client
 
 from pipeline import blocks, route
 from pipeline.card import Card, digest8
-from pipeline.stage import config_of, footprint_columns, grid_of, origin, require_ingested, target
+from pipeline.stage import (
+    config_of,
+    footprint_columns,
+    grid_of,
+    origin,
+    reading,
+    require_ingested,
+    target,
+)
 from pipeline.trust import LIMIT, misfit
 from storage.schema import COLUMNS, FLUX_UNIT, LEDGER, Field, Reason, Status, template
 from storage.store import Survey, exists
@@ -160,12 +168,6 @@ def is_done(card: Card) -> bool:
 def group_of(config: str, chosen: route.Chosen) -> str:
     """The group of a checkpoint's product."""
     return f"denoised/{config}/{Path(chosen.path).name}"
-
-
-@lru_cache(maxsize=4)
-def reading(store: str, snapshot: str) -> Survey:
-    """A survey at a snapshot, opened once per process."""
-    return Survey.open(store, snapshot=snapshot)
 
 
 @lru_cache(maxsize=8)

@@ -1,90 +1,73 @@
-"""Ingest: a folder of survey files becomes the groups /spectra and /truth of a store."""
+"""Ingest: a folder of survey files becomes the groups /spectra and /truth of a store.
 
-import hashlib
+What is new is appended, what has changed is read again in its place, and what was read stays.
+"""
+
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from distributed import Client
 
-from pipeline import blocks, simulate, truth
+from pipeline import arrivals, blocks, simulate, truth
+from pipeline.arrivals import Files, Integers, Known, Step
 from pipeline.card import Card
-from pipeline.stage import config_of, origin, reader, target
-from storage import objects, schema
-from storage.grid import Grid
-from storage.reader import Reader, Source
-from storage.schema import Reason, Split, Status
+from pipeline.plan import NAMED, Plan, changed_files, look
+from pipeline.settle import settle
+from pipeline.stage import config_of, origin, reader, reading, target
+from storage import schema
+from storage.reader import Reader
+from storage.schema import Reason, Status
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
 
 logger = logging.getLogger(__name__)
 
-STEP_ROWS = 65_536
-"Rows that one step of ingest appends."
-
-
-def is_done(card: Card) -> bool:
-    """Whether the files of the card, and their truth, are all in its store."""
-    if not exists(card.store):
-        return False
-    survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
-    if group not in survey or not (attrs := survey.attrs(group)).get("complete"):
-        return False
-    return _same_files(card, attrs) and _same_split(card, attrs) and truth.is_done(card, survey)
-
-
-def _same_files(card: Card, attrs: dict[str, Any]) -> bool:
-    """Whether the folder holds what the store was made from; files may be put away afterwards."""
-    try:
-        sources = reader(card).find(card.survey.root, config_of(card))
-        end, found = 0, []
-        for step in _steps(sources):
-            found.append(_fingerprint(card.survey.root, end, step))
-            end += sum(source.rows for source in step)
-    except FileNotFoundError:
-        return bool(attrs["survey_root"] == card.survey.root)
-    return bool(found == attrs["steps"])
-
-
-def _same_split(card: Card, attrs: dict[str, Any]) -> bool:
-    wanted = card.split.model_dump()
-    return bool(attrs.get("split", wanted) == wanted)
-
 
 @dataclass(frozen=True)
 class Read:
-    """Rows of a group from the files: what a worker does."""
+    """Pending rows of a group from their files, the others as they are: what a worker does."""
 
     reader: Reader
     config: str
     root: str
-    sources: tuple[Source, ...]
-    first: int
-    "Row of the group where the sources begin."
+    store: str
+    snapshot: str
+    "A version in which the rows have their places."
 
     def __call__(self, block: blocks.Block) -> xr.Dataset:
         """Read a block."""
-        parts = [self.reader.read(s, self.root, self.config) for s in self._parts(block)]
+        group = f"spectra/{self.config}"
+        there = reading(self.store, self.snapshot).dataset(group).isel(spectrum=block.rows)
+        ledger = there[["status", "source", "source_row"]].load()
+        fresh = np.flatnonzero(ledger["status"].to_numpy() == Status.PENDING)
+        found = self._read(ledger.isel(spectrum=fresh))
+        if len(fresh) == block.last - block.first:
+            return found
+        kept = there.drop_vars("wavelength").load()
+        for name in kept.data_vars:
+            kept[name].to_numpy()[fresh] = found[name].to_numpy()
+        return kept
+
+    def _read(self, rows: xr.Dataset) -> xr.Dataset:
+        names = [f"{self.root}/{name}" for name in rows["source"].to_numpy()]
+        facts = np.array([arrivals.facts(name) for name in names], np.int64)
+        places = rows["source_row"].to_numpy().astype(np.int64)
+        parts = [
+            self.reader.read(source, self.root, self.config)
+            for source in arrivals.sources(names, places)
+        ]
         ds = parts[0] if len(parts) == 1 else xr.concat(parts, "spectrum", combine_attrs="override")
-        return schema.check(
-            ds.drop_vars("wavelength"), f"{self.root} rows {block.first}:{block.last}"
-        )
-
-    def only(self, block: blocks.Block) -> "Read":
-        """As much of it as a block needs: what is sent to a worker."""
-        return replace(self, sources=tuple(self._parts(block)), first=block.first)
-
-    def _parts(self, block: blocks.Block) -> Iterator[Source]:
-        begin = self.first
-        for source in self.sources:
-            first, last = max(block.first, begin), min(block.last, begin + source.rows)
-            if first < last:
-                yield source.part(first - begin, last - begin)
-            begin += source.rows
+        for name, values in {
+            "source": rows["source"].to_numpy(),
+            "source_row": rows["source_row"].to_numpy(),
+            "source_size": facts[:, 0],
+            "source_time": facts[:, 1],
+        }.items():
+            ds[name] = ("spectrum", values, ds[name].attrs)
+        return schema.check(ds.drop_vars("wavelength"), f"{self.root}: {names[0]} and following")
 
 
 def require_files(card: Card) -> None:
@@ -101,146 +84,183 @@ def require_files(card: Card) -> None:
     next(reader(card).find(card.survey.root, config_of(card)))
 
 
-def ingest(card: Card, client: Client) -> blocks.Tally:
-    """Read every file below survey.root into the store; quarantined rows keep their place.
+def is_done(card: Card) -> bool:
+    """Whether the files of the card, and their truth, are all in its store as they are now."""
+    if not exists(card.store):
+        return False
+    survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
+    if group not in survey or not (attrs := survey.attrs(group)).get("complete"):
+        return False
+    if not (_same_split(card, attrs) and truth.is_done(card, survey)):
+        return False
+    try:
+        return _same_mock(card, attrs) and not look(card)[1]
+    except FileNotFoundError:
+        # Files may be put away once they are in the store.
+        return bool(attrs["survey_root"] == card.survey.root)
+
+
+def plan(card: Card) -> Plan:
+    """What `ingest` would do; reads names, sizes and times of files, and what has changed.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `require_files`; when the folder, or the card's split, has changed since the ingest
-        of its store began.
+        As `require_files`.
+    """
+    require_files(card)
+    return look(card)[0]
+
+
+def ingest(card: Card, client: Client) -> blocks.Tally:
+    """Read what is new or changed below survey.root into the store; bad rows keep their place.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `require_files`; when the card's split, or its mock survey, is another than the store's.
     LeaseError
         When another process writes to the store.
     """
-    form, config = reader(card), config_of(card)
-    grid, group = form.configs[config], f"spectra/{config}"
+    config = config_of(card)
+    group = f"spectra/{config}"
     require_files(card)
     Survey.create(card.store)
     with writing(card.store, "ingest") as writer:
-        end, done = 0, blocks.Tally()
-        for step in _steps(form.find(card.survey.root, config)):
-            begin, end = end, end + sum(source.rows for source in step)
-            _extend(writer, card, group, grid, begin, step)
-            # Room for a step is made when those before it are done.
-            if end < writer.rows(group):
-                continue
-            make = Read(form, config, card.survey.root, step, begin)
-            done += blocks.run(make, target=target(card, writer, group, grid.size), client=client)
-        _finish(writer, card, group, form.identity, end)
+        form = reader(card)
+        _require_same(writer, card, group)
+        _make(writer, card, form, config)
+        done = _arrive(writer, card, form, config, client)
+        if not writer.attrs(group).get("complete"):
+            settle(writer, card, config, form)
         if truth.is_there(card):
             done += truth.ingest(card, writer, client)
         return done + blocks.tally(writer, group)
 
 
-def _steps(sources: Iterator[Source]) -> Iterator[tuple[Source, ...]]:
-    """Sources in groups of STEP_ROWS rows exactly, but for the last."""
-    held: list[Source] = []
-    rows = 0
-    for source in sources:
-        begin = 0
-        while begin < source.rows:
-            end = min(source.rows, begin + STEP_ROWS - rows)
-            held.append(source.part(begin, end))
-            rows += end - begin
-            begin = end
-            if rows == STEP_ROWS:
-                yield tuple(held)
-                held, rows = [], 0
-    if held:
-        yield tuple(held)
+def _arrive(writer: Writer, card: Card, form: Reader, config: str, client: Client) -> blocks.Tally:
+    """Step by step: make room, note what changed, read."""
+    group, root = f"spectra/{config}", card.survey.root
+    known = Known({name: writer.read_column(group, name) for name in arrivals.NEEDED})
+    done, changed = blocks.Tally(), set[str]()
+    for files in arrivals.steps(form.find(root, config)):
+        step = known.compare(files, root)
+        if len(step.touched):
+            changed |= _refresh(writer, group, config, step, client)
+        if len(step.new):
+            _extend(writer, config, step.new, root)
+        done += _fill(writer, card, form, config, client)
+    names = {arrivals.relative(path, root) for path in changed}
+    _drop(writer, config, known.gone(names))
+    # What was left over by a broken-off ingest whose folder is there no more.
+    return done + _fill(writer, card, form, config, client)
 
 
-def _extend(
-    writer: Writer, card: Card, group: str, grid: Grid, begin: int, step: tuple[Source, ...]
-) -> None:
-    """Make room for a step, or see that the room made before is for these very files."""
-    new = _fingerprint(card.survey.root, begin, step)
-    end = begin + sum(source.rows for source in step)
-    made = writer.attrs(group)["steps"] if group in writer else []
-    if new in made:
+def _fill(writer: Writer, card: Card, form: Reader, config: str, client: Client) -> blocks.Tally:
+    group = f"spectra/{config}"
+    snapshot = Survey.open(card.store).snapshot
+    make = Read(form, config, card.survey.root, card.store, snapshot)
+    where = target(card, writer, group, form.configs[config].size)
+    return blocks.run(make, target=where, client=client)
+
+
+def _make(writer: Writer, card: Card, form: Reader, config: str) -> None:
+    """The group of a configuration, without rows yet."""
+    group, grid = f"spectra/{config}", form.configs[config]
+    if group in writer:
         return
-    if made and (made[-1][1] > begin or writer.attrs(group).get("complete")):
-        raise ValueError(
-            f"{card.survey.root}: its files are not those that {card.store} was made from "
-            f"({made[-1][1]} rows), and a store cannot grow yet: put the folder back as it was, or "
-            "give survey.store a new path to ingest what is there now"
-        )
-    if not made:
-        attrs = {**origin(card), "survey_root": card.survey.root, "reader": card.survey.reader}
-        writer.create_group(group, schema.template(end, grid), {**attrs, "grid": grid.model_dump()})
-    else:
-        writer.resize(group, end)
-    writer.set_attrs(group, {"steps": [*made, new]})
-    writer.commit(f"{group}: room for rows {begin}:{end}", {"group": group})
+    attrs = {**origin(card), "survey_root": card.survey.root, "reader": card.survey.reader}
+    attrs |= {"options": card.survey.options, "simulated": simulate.told(card.survey.root)}
+    fields = {**schema.SPECTRA, **form.fields}
+    writer.create_group(
+        group, schema.template(0, grid, fields, form.sizes), {**attrs, "grid": grid.model_dump()}
+    )
+    writer.commit(f"{group}: made", {"group": group})
 
 
-def _fingerprint(root: str, begin: int, step: tuple[Source, ...]) -> list[int | str]:
-    """First and last row of a step, and a digest of the names of its files.
+def _extend(writer: Writer, config: str, new: Files, root: str) -> None:
+    """Room for new rows in every group of a configuration, saying which file each is for."""
+    group = f"spectra/{config}"
+    first = writer.rows(group)
+    writer.resize_all(config, first + len(new))
+    names = [arrivals.relative(path, root) for path in new.paths]
+    text = np.array(names, np.dtypes.StringDType())
+    columns = {"source": text, "source_row": new.rows.astype("i4")}
+    writer.write_columns(group, first, columns)
+    writer.set_attrs(group, {"complete": False})
+    writer.commit(f"{group}: room for rows {first}:{first + len(new)}", {"group": group})
 
-    Two mock surveys have the same names: there it is of the recipe too.
-    """
-    names = [str(Path(f).relative_to(root)) for s in step for f in s.files]
-    told = "\n".join([*names, simulate.told(root)])
-    digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
-    return [begin, begin + sum(source.rows for source in step), digest]
+
+def _refresh(writer: Writer, group: str, config: str, step: Step, client: Client) -> set[str]:
+    """Rows of changed files are pending again, everywhere; gives those files."""
+    digests = writer.read_column(group, "digest")[step.touched_at]
+    other = changed_files(step, digests, client)
+    same = ~other
+    for row, size, time in zip(
+        step.touched_at[same], step.touched.size[same], step.touched.time[same], strict=True
+    ):
+        facts = {"source_size": np.array([size]), "source_time": np.array([time])}
+        writer.write_columns(group, int(row), facts)
+    files = step.touched.take(other)
+    rows = step.touched_at[other]
+    if len(rows):
+        # A copy of what was there may be the only one now.
+        code = writer.read_column(group, "reason_code")
+        _reset(writer, config, np.union1d(rows, np.flatnonzero(code == Reason.DUPLICATE)))
+    said = f"{len(rows)} rows of changed files to be read again" if len(rows) else "files touched"
+    names = sorted(set(files.paths))[:NAMED]
+    writer.commit(f"{group}: {said}", {"group": group, "changed": names})
+    return set(files.paths)
 
 
-def _finish(
-    writer: Writer, card: Card, group: str, identity: Literal["target_id", "position"], rows: int
-) -> None:
-    """Objects, sides and duplicates: what only the whole survey can say."""
+def _reset(writer: Writer, config: str, rows: Integers) -> None:
+    for group in Survey.open(writer.path).groups():
+        if group.split("/")[1] == config:
+            writer.reset(group, rows)
+    writer.set_attrs(f"spectra/{config}", {"complete": False})
+
+
+def _drop(writer: Writer, config: str, rows: Integers) -> None:
+    """Rows that their file holds no more stay in their place, and out of everything."""
+    group = f"spectra/{config}"
+    code = writer.read_column(group, "reason_code")
+    rows = rows[code[rows] != Reason.GONE] if len(rows) else rows
+    if not len(rows):
+        return
+    _reset(writer, config, rows)
+    reason, status = (writer.read_column(group, name) for name in ("reason", "status"))
+    source = writer.read_column(group, "source")
+    for row in rows:
+        reason[row] = f"{source[row]}: the file was changed and ends before this row"
+    status[rows], code[rows] = Status.QUARANTINED, Reason.GONE
+    # Without a digest it is read again if it comes back.
+    digest, size = (writer.read_column(group, name) for name in ("digest", "source_size"))
+    digest[rows], size[rows] = "", -1
+    ledger = {"status": status, "reason_code": code, "reason": reason}
+    writer.write_columns(group, 0, {**ledger, "digest": digest, "source_size": size})
+    writer.commit(f"{group}: {len(rows)} rows are in their files no more", {"group": group})
+
+
+def _require_same(writer: Writer, card: Card, group: str) -> None:
+    if group not in writer:
+        return
     attrs = writer.attrs(group)
-    if attrs["steps"][-1][1] != rows:
+    if not _same_mock(card, attrs):
         raise ValueError(
-            f"{card.survey.root}: holds {rows} spectra, {card.store} was begun with "
-            f"{attrs['steps'][-1][1]}; put the missing files back, or give survey.store a new path"
+            f"{card.survey.root}: holds another mock survey than {card.store} was made from; "
+            "give survey.store a new path"
         )
     if not _same_split(card, attrs):
         raise ValueError(
             f"{card.store}: its objects were shared out by {attrs['split']}, the card's [split] "
             "says otherwise; put it back, or give survey.store a new path"
         )
-    if attrs.get("complete"):
-        return
-    columns = {name: writer.read_column(group, name) for name in _NEEDED}
-    good = columns["status"] == Status.DONE
-    place = [np.where(good, columns[name], np.nan) for name in ("ra", "dec")]
-    names = [columns[name] for name in ("survey", "target_id", "observation")]
-    found = objects.assign(names[0], names[1], names[2], place[0], place[1], identity)
-    side = objects.split(found.object_id, card.split.salt, card.split.shares)
-    side[found.bridged & (side == Split.TRAIN)] = Split.NONE
-    new = {"object_id": found.object_id, "split": side, **_duplicates(columns)}
-    writer.write_columns(group, 0, new)
-    writer.set_attrs(group, {"complete": True, "split": card.split.model_dump()})
-    writer.commit(f"{group}: objects and split", {"group": group})
 
 
-_NEEDED = (
-    "survey",
-    "target_id",
-    "observation",
-    "ra",
-    "dec",
-    "status",
-    "reason_code",
-    "reason",
-    "digest",
-    "source",
-)
+def _same_mock(card: Card, attrs: dict[str, Any]) -> bool:
+    return bool(attrs.get("simulated", "") == simulate.told(card.survey.root))
 
 
-def _duplicates(columns: dict[str, Any]) -> dict[str, Any]:
-    """The ledger with every second row of one observation, or of one file, quarantined."""
-    status, code, reason = (columns[n].copy() for n in ("status", "reason_code", "reason"))
-    rows = np.flatnonzero(status == Status.DONE)
-    for key in ("observation", "digest"):
-        values = columns[key][rows]
-        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-        again = (first[inverse] != np.arange(len(rows))) & (values != "")
-        for row, original in zip(rows[again], rows[first[inverse[again]]], strict=True):
-            status[row], code[row] = Status.QUARANTINED, Reason.DUPLICATE
-            reason[row] = (
-                f"{columns['source'][row]}: the same {key} as {columns['source'][original]}; "
-                "remove one of the two files"
-            )
-    return {"status": status, "reason_code": code, "reason": reason}
+def _same_split(card: Card, attrs: dict[str, Any]) -> bool:
+    wanted = card.split.model_dump()
+    return bool(attrs.get("split", wanted) == wanted)

@@ -13,10 +13,18 @@ from numpy.typing import ArrayLike
 
 from pipeline import blocks, index
 from pipeline.card import Card
-from pipeline.denoise import loaded, reading
+from pipeline.denoise import loaded
 from pipeline.index import Flag, Measured
 from pipeline.inputs import Input, inputs
-from pipeline.stage import config_of, grid_of, origin, require_ingested, snapshot_of, target
+from pipeline.stage import (
+    config_of,
+    grid_of,
+    origin,
+    reading,
+    require_ingested,
+    snapshot_of,
+    target,
+)
 from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
 from storage.store import Survey, exists
 from storage.writer import Writer, writing

@@ -1,5 +1,6 @@
 """What every stage of a card needs: its reader, its grid, its way of filling a group."""
 
+from functools import lru_cache
 from typing import Any, cast
 
 import xarray as xr
@@ -63,6 +64,12 @@ def snapshot_of(survey: Survey, group: str) -> str:
         if version.metadata.get("group") == group:
             return version.snapshot
     raise ValueError(f"{survey.path}: no version in its history changed {group}; ingest it again")
+
+
+@lru_cache(maxsize=4)
+def reading(store: str, snapshot: str) -> Survey:
+    """A survey at a snapshot, opened once per process."""
+    return Survey.open(store, snapshot=snapshot)
 
 
 def require_ingested(survey: Survey, group: str) -> None:

@@ -16,7 +16,9 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from storage import schema
 from storage.lease import Lease
+from storage.schema import Field
 from storage.store import location
 
 CHUNK_ROWS = 512
@@ -101,6 +103,11 @@ class Writer:
     def _root(self) -> zarr.Group:
         return zarr.open_group(self._session.store, mode="r+")
 
+    def _group(self, group: str) -> zarr.Group:
+        found = self._root[group]
+        assert isinstance(found, zarr.Group)
+        return found
+
     def create_group(
         self,
         group: str,
@@ -112,33 +119,87 @@ class Writer:
         made = self._root.create_group(group)
         made.attrs.update({"rows": template.sizes["spectrum"], "chunk_rows": chunk_rows, **attrs})
         for name, variable in template.variables.items():
-            axes = [str(dim) for dim in variable.dims]
-            rows = chunk_rows if WORKER_DIMS & set(axes) else COLUMN_ROWS
-            text = variable.dtype.kind == "T"
-            array = made.create_array(
-                str(name),
-                shape=variable.shape,
-                chunks=tuple(
-                    rows if d == "spectrum" else max(n, 1) for d, n in variable.sizes.items()
-                ),
-                dtype=str if text else variable.dtype,
-                compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
-                dimension_names=axes,
-                attributes=dict(variable.attrs),
-                fill_value=_fill(variable),
-            )
-            if "spectrum" not in axes:
+            array = _make(made, str(name), variable, chunk_rows)
+            if "spectrum" not in variable.dims:
                 array[:] = variable.to_numpy()
 
+    def add_column(
+        self,
+        group: str,
+        name: str,
+        field: Field,
+        values: np.ndarray,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Give a group one more column with its values; attrs say where it came from.
+
+        Raises
+        ------
+        WriteError
+            When the group has a variable of that name, or another number of rows.
+        """
+        target, rows = self._group(group), self.rows(group)
+        if name in target:
+            raise WriteError(f"{self.path}/{group}: has a variable {name!r}; delete it first")
+        if field.dims != ("spectrum",) or np.shape(values) != (rows,):
+            raise WriteError(
+                f"{self.path}/{group}: column {name!r} has axes {field.dims} and shape "
+                f"{np.shape(values)}, expected ('spectrum',) and ({rows},)"
+            )
+        about = {**schema.attrs(field), **(attrs or {})}
+        column = xr.Variable("spectrum", np.asarray(values, schema.dtype(field)), about)
+        _make(target, name, column, CHUNK_ROWS)[:] = column.to_numpy()
+
+    def delete_column(self, group: str, name: str) -> None:
+        """Drop a variable of a group from this version on; older versions keep it.
+
+        Raises
+        ------
+        KeyError
+            When there is none.
+        """
+        if name not in (target := self._group(group)):
+            raise KeyError(f"{self.path}/{group}: no variable {name!r}")
+        del target[name]
+
     def resize(self, group: str, rows: int) -> None:
-        """Give a group more rows, of the fill value (status pending); commit it by itself."""
-        target = self._root[group]
-        assert isinstance(target, zarr.Group)
+        """Give a group more rows, of the fill value (status pending); commit it by itself.
+
+        Raises
+        ------
+        WriteError
+            When it has more rows already.
+        """
+        if rows < self.rows(group):
+            raise WriteError(f"{self.path}/{group}: has {self.rows(group)} rows, {rows} are fewer")
+        target = self._group(group)
         for _, array in target.arrays():
             names = array.metadata.dimension_names or ()  # type: ignore[union-attr]  # Zarr v3
             if names[:1] == ("spectrum",):
                 array.resize((rows, *array.shape[1:]))
         target.attrs["rows"] = rows
+
+    def resize_all(self, config: str, rows: int) -> list[str]:
+        """Give every group of a configuration as many rows, so that they stay aligned.
+
+        Returns the groups that grew; their new rows are pending. Commit it by itself.
+        """
+        grown = [
+            path
+            for path, node in sorted(self._root.members(max_depth=None))
+            if path.split("/")[1:2] == [config] and node.attrs.get("rows", rows) != rows
+        ]
+        for group in grown:
+            self.resize(group, rows)
+        return grown
+
+    def reset(self, group: str, rows: np.ndarray) -> None:
+        """Make rows of a group pending again, by number or by a mask: they are done anew."""
+        target = self._group(group)
+        for name in schema.LEDGER:
+            array = target[name]
+            assert isinstance(array, zarr.Array)
+            array.oindex[np.asarray(rows)] = 0
 
     def delete_group(self, group: str) -> None:
         """Drop a group from this version on; older versions keep it."""
@@ -174,8 +235,7 @@ class Writer:
 
     def write_columns(self, group: str, first: int, columns: Mapping[str, np.ndarray]) -> None:
         """Write rows from `first` on of columns; the coordinator may write parts of chunks."""
-        target = self._root[group]
-        assert isinstance(target, zarr.Group)
+        target = self._group(group)
         for name, values in columns.items():
             array = target[name]
             assert isinstance(array, zarr.Array)
@@ -227,6 +287,22 @@ class Writer:
                 f"{self.path}: version {tip} was committed by another writer after {expected}; "
                 "stop the other one and start again: pending rows are done then"
             )
+
+
+def _make(group: zarr.Group, name: str, variable: xr.Variable, chunk_rows: int) -> zarr.Array[Any]:
+    """An array of the variable's shape; its values are not written."""
+    axes = [str(dim) for dim in variable.dims]
+    rows = chunk_rows if WORKER_DIMS & set(axes) else COLUMN_ROWS
+    return group.create_array(
+        name,
+        shape=variable.shape,
+        chunks=tuple(rows if d == "spectrum" else max(n, 1) for d, n in variable.sizes.items()),
+        dtype=str if variable.dtype.kind == "T" else variable.dtype,
+        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
+        dimension_names=axes,
+        attributes=dict(variable.attrs),
+        fill_value=_fill(variable),
+    )
 
 
 def _fill(variable: xr.Variable) -> Any:

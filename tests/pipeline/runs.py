@@ -99,9 +99,10 @@ def rewind(folder: Path, group: str) -> None:
 
 
 def contents(path: str, group: str) -> dict[str, bytes]:
-    """The bytes of every array of a group."""
+    """The bytes of every array of a group, but for the times of the files."""
     ds = Survey.open(path).dataset(group)
-    found = {str(name): ds[name].to_numpy() for name in ds.variables}
+    names = [str(name) for name in ds.variables if name != "source_time"]
+    found = {name: ds[name].to_numpy() for name in names}
     return {
         name: "\n".join(values.tolist()).encode() if values.dtype.kind in "TO" else values.tobytes()
         for name, values in found.items()

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -15,7 +16,6 @@ import zarr
 from distributed import Client
 
 from pipeline import ingest
-from pipeline.blocks import Block
 from pipeline.card import Card
 from storage.readers import sdss
 from storage.schema import Reason, Split, Status
@@ -134,18 +134,22 @@ def test_a_spectrum_that_is_there_twice_is_kept_once(
     )
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_quarantined(tmp_path: Path) -> None:
-    files = surveys.write(tmp_path)
-    sources = tuple(SDSS.find(str(tmp_path), "sdss"))
-    files[3].unlink()
-    read = ingest.Read(surveys.SDSS, "sdss", str(tmp_path), sources, 0)
-    ds = read.only(Block(first=2, last=5))(Block(first=2, last=5))
-    assert ds["status"].to_numpy().tolist() == [
-        Status.DONE,
-        Status.QUARANTINED,
-        Status.DONE,
-    ]
-    assert f"{files[3].name}: No such file" in ds["reason"][1].item()
+def test_a_file_that_vanishes_while_it_is_read_is_quarantined(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, files = surveys.card(tmp_path), surveys.write(tmp_path / "files", 4)
+    make_room = ingest._extend
+
+    def lose(*given: Any) -> None:
+        make_room(*given)
+        files[1].unlink(missing_ok=True)
+
+    monkeypatch.setattr(ingest, "_extend", lose)
+    ingest.ingest(card, client)
+    ds = spectra(card)
+    assert ds["status"].to_numpy().tolist() == [1, 2, 1, 1]
+    assert f"{files[1].name}: No such file" in ds["reason"][1].item()
+    assert ds["source"][1].item().endswith(files[1].name)
 
 
 @pytest.fixture
