@@ -25,6 +25,9 @@ from storage.writer import Writer, writing
 
 logger = logging.getLogger(__name__)
 
+FROM_MAP = 2
+"`ebv_known` of a row whose E(B-V) is from a map."
+
 
 @dataclass(frozen=True)
 class Read:
@@ -36,6 +39,8 @@ class Read:
     store: str
     snapshot: str
     "A version in which the rows have their places."
+    dust_map: str = ""
+    "Folder of reddening maps."
 
     def __call__(self, block: blocks.Block) -> xr.Dataset:
         """Read a block."""
@@ -67,7 +72,20 @@ class Read:
             "source_time": facts[:, 1],
         }.items():
             ds[name] = ("spectrum", values, ds[name].attrs)
+        if self.dust_map:
+            _redden(ds, self.dust_map)
         return schema.check(ds.drop_vars("wavelength"), f"{self.root}: {names[0]} and following")
+
+
+def _redden(ds: xr.Dataset, folder: str) -> None:
+    """E(B-V) from a map, for good rows whose files give none."""
+    from storage import dust_map
+
+    lacking = (ds["status"].to_numpy() == Status.DONE) & (ds["ebv_known"].to_numpy() == 0)
+    if lacking.any():
+        place = (ds[name].to_numpy()[lacking] for name in ("ra", "dec"))
+        ds["ebv"].to_numpy()[lacking] = dust_map.ebv(folder, *place)
+        ds["ebv_known"].to_numpy()[lacking] = FROM_MAP
 
 
 def require_files(card: Card) -> None:
@@ -159,7 +177,8 @@ def _arrive(writer: Writer, card: Card, form: Reader, config: str, client: Clien
 def _fill(writer: Writer, card: Card, form: Reader, config: str, client: Client) -> blocks.Tally:
     group = f"spectra/{config}"
     snapshot = Survey.open(card.store).snapshot
-    make = Read(form, config, card.survey.root, card.store, snapshot)
+    survey = card.survey
+    make = Read(form, config, survey.root, card.store, snapshot, survey.dust_map)
     where = target(card, writer, group, form.configs[config].size)
     return blocks.run(make, target=where, client=client)
 

@@ -156,7 +156,7 @@ COLUMNS: dict[str, Field] = {
     "subclass": Field(dtype="str", units="1", description="the survey's subclass"),
     "object_type": Field(dtype="u1", units="1", description="fibre target", codes=ObjectType),
     "ebv": Field(dtype="f4", units="mag", description="Galactic E(B-V); 0 where unknown"),
-    "ebv_known": Field(dtype="u1", units="1", description="1 where the survey gives E(B-V)"),
+    "ebv_known": Field(dtype="u1", units="1", description="E(B-V) is 1 of the survey, 2 of a map, 0 unknown"),
     "vdisp": Field(dtype="f4", units="km/s", description="stellar velocity dispersion"),
     "snr": Field(dtype="f4", units="1", description="median S/N per good pixel"),
     "snr_g": Field(dtype="f4", units="1", description="mean S/N per pixel, 4000-5400 A observed"),

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.io import fits
 from distributed import Client
 
 from pipeline import arrivals, ingest, simulate, stages, truth
 from pipeline.blocks import Block, BlockError
 from pipeline.card import Card
 from pipeline.stage import require_ingested
+from storage import dust_map
 from storage.objects import split
 from storage.readers import sdss
 from storage.schema import Reason, Split, Status
@@ -253,3 +255,21 @@ def test_half_of_a_mock_survey_is_refused(tmp_path: Path, client: Client) -> Non
     with pytest.raises(ValueError, match="broken off here; `specmill simulate CARD` finishes it"):
         ingest.ingest(card, client)
     assert not exists(card.store)
+
+
+def test_reddening_is_from_the_map_where_the_file_gives_none(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = surveys.write(tmp_path / "files", 3)
+    surveys.put(2, "EXTINCTION", 0)(files[1])
+    flat = fits.PrimaryHDU(np.full((64, 64), 0.25, "f4"))
+    flat.header["LAM_SCAL"], flat.header["CRPIX1"], flat.header["CRPIX2"] = 32.0, 32.5, 32.5
+    for name, sign in zip(dust_map.NAMES, (1, -1), strict=True):
+        flat.header["LAM_NSGP"] = sign
+        flat.writeto(tmp_path / name)
+    survey = {"root": str(tmp_path / "files"), "dust_map": str(tmp_path)}
+    card = surveys.card(tmp_path, survey=survey)
+    ingest.ingest(card, client)
+    ds = spectra(card)
+    assert ds["ebv_known"].to_numpy().tolist() == [1, 2, 1]
+    np.testing.assert_allclose(ds["ebv"], [0.05, 0.25, 0.05], rtol=1e-6)
