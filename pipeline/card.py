@@ -51,6 +51,8 @@ class SurveyTable(Table):
     "Instrument configuration; the reader's first when empty."
     options: dict[str, Any] = {}
     "[survey.options]: what the reader is told; `specmill list readers` names its options."
+    precision: Literal["lossless", "noise"] = "lossless"
+    "Bits of flux and ivar that are kept: all, or those that the noise justifies."
     dust_map: str = ""
     "Folder of the maps of SFD98, for spectra whose files give no E(B-V)."
     store: str = ""

@@ -18,6 +18,7 @@ from pipeline.plan import NAMED, Plan, changed_files, look
 from pipeline.settle import settle
 from pipeline.stage import config_of, origin, reader, reading, target
 from storage import schema
+from storage.precision import Precision, rounded
 from storage.reader import Reader
 from storage.schema import Reason, Status
 from storage.store import Survey, exists
@@ -41,6 +42,8 @@ class Read:
     "A version in which the rows have their places."
     dust_map: str = ""
     "Folder of reddening maps."
+    precision: Precision = "lossless"
+    "Which bits are kept."
 
     def __call__(self, block: blocks.Block) -> xr.Dataset:
         """Read a block."""
@@ -74,6 +77,7 @@ class Read:
             ds[name] = ("spectrum", values, ds[name].attrs)
         if self.dust_map:
             _redden(ds, self.dust_map)
+        ds = rounded(ds, self.precision)
         return schema.check(ds.drop_vars("wavelength"), f"{self.root}: {names[0]} and following")
 
 
@@ -178,7 +182,7 @@ def _fill(writer: Writer, card: Card, form: Reader, config: str, client: Client)
     group = f"spectra/{config}"
     snapshot = Survey.open(card.store).snapshot
     survey = card.survey
-    make = Read(form, config, survey.root, card.store, snapshot, survey.dust_map)
+    make = Read(form, config, survey.root, card.store, snapshot, survey.dust_map, survey.precision)
     where = target(card, writer, group, form.configs[config].size)
     return blocks.run(make, target=where, client=client)
 
@@ -189,7 +193,8 @@ def _make(writer: Writer, card: Card, form: Reader, config: str) -> None:
     if group in writer:
         return
     attrs = {**origin(card), "survey_root": card.survey.root, "reader": card.survey.reader}
-    attrs |= {"options": card.survey.options, "simulated": simulate.told(card.survey.root)}
+    attrs |= {"options": card.survey.options, "precision": card.survey.precision}
+    attrs |= {"simulated": simulate.told(card.survey.root)}
     fields = {**schema.SPECTRA, **form.fields}
     writer.create_group(
         group, schema.template(0, grid, fields, form.sizes), {**attrs, "grid": grid.model_dump()}
@@ -268,6 +273,11 @@ def _require_same(writer: Writer, card: Card, group: str) -> None:
         raise ValueError(
             f"{card.survey.root}: holds another mock survey than {card.store} was made from; "
             "give survey.store a new path"
+        )
+    if (held := attrs.get("precision", "lossless")) != card.survey.precision:
+        raise ValueError(
+            f"{card.store}: {group} is held in precision {held!r}, the card says "
+            f"{card.survey.precision!r}; put it back, or give survey.store a new path"
         )
     if not _same_split(card, attrs):
         raise ValueError(

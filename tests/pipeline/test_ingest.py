@@ -273,3 +273,14 @@ def test_reddening_is_from_the_map_where_the_file_gives_none(
     ds = spectra(card)
     assert ds["ebv_known"].to_numpy().tolist() == [1, 2, 1]
     np.testing.assert_allclose(ds["ebv"], [0.05, 0.25, 0.05], rtol=1e-6)
+
+
+def test_a_store_keeps_the_bits_that_it_was_begun_with(tmp_path: Path, client: Client) -> None:
+    surveys.write(tmp_path / "files", 3)
+    survey = {"root": str(tmp_path / "files")}
+    card = surveys.card(tmp_path, survey={**survey, "precision": "noise"})
+    ingest.ingest(card, client)
+    flux = spectra(card)["flux"].to_numpy()
+    np.testing.assert_array_equal(flux, np.rint(flux * 8) / 8)
+    with pytest.raises(ValueError, match=r"is held in precision 'noise', the card says 'lossless'"):
+        ingest.ingest(surveys.card(tmp_path, survey=survey), client)
