@@ -130,10 +130,24 @@ def exports(environment: Mapping[str, str]) -> list[str]:
     return [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
 
 
+KEPT_BYTES = 1 << 28
+"Freed memory that a worker keeps for its next block."
+
+
 def threads_environment(threads: int) -> dict[str, str]:
     """Variables that numerical libraries take their threads from, when they are loaded."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return dict.fromkeys(names, str(threads))
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables of a worker: its threads, and how much of the memory it freed it keeps.
+
+    Arrays come and go by the block. Giving each back to the system, as Dask has its workers do,
+    costs more than decoding it.
+    """
+    keeping = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+    return threads_environment(threads) | dict.fromkeys(keeping, str(KEPT_BYTES))
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ from dask.utils import format_bytes
 from distributed import Client, LocalCluster, Nanny
 from distributed.system import MEMORY_LIMIT
 
-from deploy.job import Job, Resources, script, threads_environment
+from deploy.job import Job, Resources, script, worker_environment
 
 
 def render(job: Job) -> str:
@@ -61,7 +61,7 @@ def cluster(resources: Resources, folder: Path | None = None) -> Iterator[Client
             dashboard_address="127.0.0.1:0",
             local_directory=scratch,
             worker_class=_Nanny,
-            env=threads_environment(resources.threads),
+            env=worker_environment(resources.threads),
             silence_logs=logging.ERROR,
         ) as workers,
         Client(workers) as client,

@@ -10,7 +10,7 @@ from typing import Any
 
 from distributed import Client
 
-from deploy.job import Job, Resources, exports, script, threads_environment
+from deploy.job import Job, Resources, exports, script, worker_environment
 
 COORDINATOR_BYTES = 2 * 2**30
 "Memory of the process that starts the workers, trains and writes columns, beside theirs."
@@ -75,7 +75,7 @@ def worker_options(resources: Resources, folder: Path) -> dict[str, Any]:
     """What `dask_jobqueue.SLURMCluster` is given for one job a worker, one task at a time."""
     if re.search(r"\s", str(folder)):
         raise ValueError(f"workers on Slurm need a folder without spaces, found {folder}")
-    environment = {"PYTHONSAFEPATH": "1"} | threads_environment(resources.threads)
+    environment = {"PYTHONSAFEPATH": "1"} | worker_environment(resources.threads)
     return {
         "job_name": "specmill-worker",
         "cores": 1,
