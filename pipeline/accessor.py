@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.expression import evaluate
+from pipeline.expression import Circle, circle, evaluate
+from storage import sky
 from storage.store import Survey
 
 LABEL = re.compile(r"-[0-9a-f]{8}$")
@@ -58,6 +59,9 @@ class Spectra:
     def select(self, expression: str) -> xr.Dataset:
         """The rows that an expression selects, lazily: only the columns it names are read.
 
+        A cone(ra, dec, radius) that is joined to the rest by and is answered from the sky index:
+        of the columns, only the chunks that have rows of the circle are read.
+
         Parameters
         ----------
         expression : str
@@ -70,8 +74,28 @@ class Spectra:
             When it is no such expression, or names a column that is not there.
         """
         plain = _HYPHEN.sub(lambda match: match[1] or "_", expression)
-        chosen = evaluate(plain, Columns(self._ds), self._ds.sizes["spectrum"])
-        return self._ds.isel(spectrum=np.flatnonzero(chosen))
+        where = circle(plain)
+        if where is None or not self._is_survey():
+            chosen = evaluate(plain, Columns(self._ds), self._ds.sizes["spectrum"])
+            return self._ds.isel(spectrum=np.flatnonzero(chosen))
+        places = self._places(where)
+        part = self._ds.isel(spectrum=places)
+        chosen = evaluate(plain, Columns(part), len(places), inside=where)
+        return self._ds.isel(spectrum=places[chosen])
+
+    def _is_survey(self) -> bool:
+        """Whether these are rows of a store, at the positions that it has for them."""
+        known = {"store", "snapshot", "config"} <= self._ds.attrs.keys()
+        return known and {"row", "ra", "dec"} <= {str(name) for name in self._ds.variables}
+
+    def _places(self, where: Circle) -> NDArray[np.int64]:
+        """Where in this Dataset the rows of a circle on the sky are."""
+        rows = sky.cone(self._survey(), self._ds.attrs["config"], *where)
+        own = self._ds["row"].to_numpy()
+        # Of the whole survey the rows are their own places: nothing is looked up.
+        if np.array_equal(own, np.arange(len(own))):
+            return rows[rows < len(own)]
+        return np.flatnonzero(np.isin(own, rows))
 
     def stack(
         self, by: str | None = None, how: Literal["mean", "median"] = "mean", frame: str = "fs"

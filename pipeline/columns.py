@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pipeline.accessor import LABEL
+from pipeline.accessor import LABEL, members
 from storage import schema
 from storage.schema import Status
 from storage.store import Survey
@@ -73,6 +73,35 @@ def truth(survey: Survey, config: str) -> dict[str, xr.DataArray]:
     truth = survey.dataset(f"truth/{config}", dask=True)
     names = [n for n, v in truth.data_vars.items() if v.dims == ("spectrum",)]
     return {f"truth.{name}": truth[name] for name in names if name not in schema.LEDGER}
+
+
+def catalogues(survey: Survey, config: str) -> dict[str, xr.DataArray]:
+    """<prefix>.<column> of the catalogues that were joined, and <prefix>.matched."""
+    found = {}
+    for prefix in members(survey, f"catalog/{config}/"):
+        ds = survey.dataset(f"catalog/{config}/{prefix}", dask=True)
+        matched = ds["status"] == Status.DONE
+        matched.attrs = {"units": "1", "long_name": f"whether {prefix} has the spectrum"}
+        found[f"{prefix}.matched"] = matched
+        marks = {str(v.attrs["known_of"]): v > 0 for v in ds.values() if "known_of" in v.attrs}
+        for name in map(str, ds.data_vars):
+            if name not in schema.LEDGER and "known_of" not in ds[name].attrs:
+                known = matched & marks[name] if name in marks else matched
+                found[f"{prefix}.{name}"] = _where_known(ds[name], known)
+    return found
+
+
+def _where_known(column: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
+    """A column with NaN where there is no value, so that no comparison holds there.
+
+    Ids of more digits than a float keeps stay integers: 0 where there is none. Texts are empty.
+    """
+    if column.name == "catalogue_row":
+        return column.where(known, -1).assign_attrs(column.attrs)
+    whole = column.dtype.kind in "iu" and not column.attrs.get("exact_in_float", True)
+    if whole or column.dtype.kind not in "iuf":
+        return column
+    return column.where(known).assign_attrs(column.attrs)
 
 
 def best(

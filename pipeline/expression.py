@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.sky import within
+
+Circle = tuple[float, float, float]
+"Centre in degrees and radius in arcsec of a circle on the sky."
+
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -52,7 +57,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _ESCAPE = "_kw"
 
 
-def evaluate(expression: str, columns: Mapping[str, Any], n: int) -> NDArray[np.bool_]:
+def evaluate(
+    expression: str, columns: Mapping[str, Any], n: int, inside: Circle | None = None
+) -> NDArray[np.bool_]:
     """Which of n rows an expression selects.
 
     Parameters
@@ -63,6 +70,8 @@ def evaluate(expression: str, columns: Mapping[str, Any], n: int) -> NDArray[np.
         selects all. A comparison with NaN is false, so that ``not z < 1`` holds for it.
     columns : mapping of str to (n,) array
         Looked up only when the expression names them. A dotted name is one column.
+    inside : Circle, optional
+        A circle that all n rows are known to be in, as `circle` gives it: not tested again.
 
     Raises
     ------
@@ -71,10 +80,7 @@ def evaluate(expression: str, columns: Mapping[str, Any], n: int) -> NDArray[np.
     """
     if not expression.strip():
         return np.ones(n, bool)
-    try:
-        tree = ast.parse(_escaped(expression), mode="eval").body
-    except (SyntaxError, tokenize.TokenError) as error:
-        raise ValueError(f"{expression!r}: not an expression ({error})") from error
+    tree = _without(_parsed(expression), inside)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.asarray(_value(tree, columns, expression))
     if found.dtype != np.bool_:
@@ -92,6 +98,52 @@ def names(expression: str, columns: Mapping[str, Any]) -> list[str]:
             if name is not None and name in columns and name not in found:
                 found.append(name)
     return found
+
+
+def circle(expression: str) -> Circle | None:
+    """The circle on the sky that every row of an expression is in: a cone() joined by and.
+
+    Raises
+    ------
+    ValueError
+        When it is no expression.
+    """
+    parts = _parts(_parsed(expression)) if expression.strip() else []
+    return next((found for found in map(_circle, parts) if found is not None), None)
+
+
+def _parsed(expression: str) -> ast.expr:
+    try:
+        return ast.parse(_escaped(expression), mode="eval").body
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(f"{expression!r}: not an expression ({error})") from error
+
+
+def _parts(tree: ast.expr) -> list[ast.expr]:
+    """What is joined by and."""
+    if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
+        return [part for value in tree.values for part in _parts(value)]
+    return [tree]
+
+
+def _circle(node: ast.expr) -> Circle | None:
+    match node:
+        case ast.Call(func=ast.Name(id="cone"), args=[_, _, _], keywords=[]):
+            try:
+                ra, dec, radius = (float(_value(arg, {}, "")) for arg in node.args)
+            # Its centre is a column: every row has another circle.
+            except (TypeError, ValueError):
+                return None
+            return ra, dec, radius
+    return None
+
+
+def _without(tree: ast.expr, inside: Circle | None) -> ast.expr:
+    if inside is None:
+        return tree
+    parts = [part for part in _parts(tree) if _circle(part) != inside]
+    rest = parts or [ast.Constant(value=True)]
+    return ast.BoolOp(op=ast.And(), values=rest) if len(rest) > 1 else rest[0]
 
 
 def _escaped(expression: str) -> str:
@@ -167,25 +219,11 @@ def _compare(node: ast.Compare, columns: Mapping[str, Any], text: str) -> Any:
 
 def _call(function: str, args: list[Any], columns: Mapping[str, Any], text: str) -> Any:
     if function == "cone" and len(args) == 3:
-        return _cone(_column("ra", columns, text), _column("dec", columns, text), *args)
+        return within(_column("ra", columns, text), _column("dec", columns, text), *args)
     if function in _FUNCTIONS and len(args) == 1:
         return _FUNCTIONS[function](*args)
     known = ", ".join([*_FUNCTIONS, "cone(ra, dec, radius_arcsec)"])
     raise ValueError(f"{text!r}: no function {function!r} of {len(args)} (there: {known})")
-
-
-def _cone(
-    ra: NDArray[np.float64],
-    dec: NDArray[np.float64],
-    ra0: float,
-    dec0: float,
-    radius_arcsec: float,
-) -> NDArray[np.bool_]:
-    """Rows within a circle; the haversine formula is exact for small angles."""
-    a, d, a0, d0 = np.radians(ra), np.radians(dec), np.radians(ra0), np.radians(dec0)
-    h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin((a - a0) / 2) ** 2
-    inside: NDArray[np.bool_] = h <= np.sin(np.radians(radius_arcsec / 3600.0) / 2) ** 2
-    return inside
 
 
 def _column(name: str, columns: Mapping[str, Any], text: str) -> Any:

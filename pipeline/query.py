@@ -15,13 +15,13 @@ from rich.table import Table
 
 from pipeline.accessor import LABEL, members
 from pipeline.accessor import products as newest_first
-from pipeline.columns import BEST, best, done_only, index_columns, ledgers, truth
+from pipeline.columns import BEST, best, catalogues, done_only, index_columns, ledgers, truth
 from pipeline.export import catalogue, export
 from storage import schema
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
 
-__all__ = ["catalogue", "default_columns", "export", "open_survey", "query"]
+__all__ = ["catalogue", "choose_config", "default_columns", "export", "open_survey", "query"]
 
 
 def open_survey(
@@ -44,8 +44,9 @@ def open_survey(
         Variables of `storage.schema.SPECTRA`; `row`, the number in the store; and for every input
         ``<input>.<index>`` and ``<input>.<index>_error``, NaN where not done: ``raw.Dn4000``,
         ``raw@fs.Dn4000``, ``ppca.Dn4000``, and with full names (``ppca-1a2b3c4d.Dn4000``).
-        ``<product>.status`` and ``.flag``; ``truth.<parameter>`` for mocks. ``best.Dn4000`` is the
-        default value, as `BEST` says, and ``best.input`` where it came from.
+        ``<product>.status`` and ``.flag``; ``truth.<parameter>`` for mocks;
+        ``<prefix>.<column>`` of joined catalogues, empty where nothing matches.
+        ``best.Dn4000`` is the default value, as `BEST` says, and ``best.input`` where it came from.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def open_survey(
     >>> ds.spectra.select("z < 0.1 and snr_g > 5").spectra.stack(by="class")  # doctest: +SKIP
     """
     survey = Survey.open(str(path), snapshot=snapshot)
-    config = _config(survey, config)
+    config = choose_config(survey, config)
     spectra = survey.dataset(f"spectra/{config}", dask=True)
     rows = survey.rows(f"spectra/{config}")
     _check_rows(survey, config, rows)
@@ -79,6 +80,7 @@ def open_survey(
     return (
         found.assign_coords(row=("spectrum", number, {"units": "1", "long_name": "row of store"}))
         .assign(truth(survey, config))
+        .assign(catalogues(survey, config))
         .assign(ledgers(products))
         .assign(index_columns(indices))
         .assign(best(indices, products))
@@ -130,7 +132,14 @@ def query(
     return count
 
 
-def _config(survey: Survey, config: str | None) -> str:
+def choose_config(survey: Survey, config: str | None) -> str:
+    """The configuration that is meant; it may be left out where there is one.
+
+    Raises
+    ------
+    ValueError
+        When it is not there, or must be said; lists them.
+    """
     there = members(survey, "spectra/")
     if config in there or (config is None and len(there) == 1):
         return config or there[0]

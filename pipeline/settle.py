@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.card import Card
-from storage import objects
+from storage import objects, sky
 from storage.reader import Reader
 from storage.schema import Reason, Split, Status
 from storage.store import Survey
@@ -36,6 +36,7 @@ def settle(writer: Writer, card: Card, config: str, form: Reader) -> None:
     _place(writer, card, group, form, columns, ledger["status"] == Status.DONE)
     writer.write_columns(group, 0, ledger)
     writer.set_attrs(group, {"complete": True, "split": card.split.model_dump()})
+    sky.write(writer, config)
     writer.commit(f"{group}: objects and split", {"group": group})
 
 

@@ -1,7 +1,7 @@
 """FITS binary tables from bytes: a file in memory becomes arrays that point into it.
 
 What is ordinary (columns of fixed width) is read straight from the bytes; what is unusual (scaled
-or variable-length columns, checksums) goes to astropy, which decides and takes 50 times as long.
+or variable-length columns) goes to astropy, which decides and takes 50 times as long.
 A survey has millions of small files of few layouts: each layout is parsed once.
 """
 
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.fits_checksum import ChecksumError, verified
+
 Rows = NDArray[np.void]
 
 _BLOCK, _CARD = 2880, 80
@@ -26,7 +28,6 @@ _GZIP = b"\x1f\x8b"
 _MOST_UNPACKED = 1 << 30
 _MOST_COLUMNS = 999
 _KEYWORD = re.compile(rb"(TTYPE|TFORM|TSCAL|TZERO|TNULL|TDIM)([0-9]{1,3}) *= *(?:'([^']*)')?")
-_PROMISE = re.compile(rb"(CHECKSUM|DATASUM) *=")
 _FORM = re.compile(r"([0-9]{0,8})([LXABIJKEDCMPQ])(.*)")
 _BYTES = {c: n for n, cs in ((1, "LAB"), (2, "I"), (4, "JE"), (8, "KDCP"), (16, "MQ")) for c in cs}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -48,6 +49,8 @@ class Table:
     "EXTNAME, in capitals; empty where there is none."
     rows: Rows
     "Structured array, columns in capitals, as the file has them (big-endian, text as bytes)."
+    header: bytes = b""
+    "Its cards."
 
     def __contains__(self, column: str) -> bool:
         return column in (self.rows.dtype.fields or {})
@@ -64,7 +67,7 @@ class File:
 
 
 def parse(content: bytes, columns: frozenset[str], wanted: int = 2) -> File:
-    """The primary header and the first `wanted` extensions of a file.
+    """The primary header and the first `wanted` extensions of a file; their checksums must hold.
 
     Parameters
     ----------
@@ -80,6 +83,8 @@ def parse(content: bytes, columns: frozenset[str], wanted: int = 2) -> File:
         content = _unpacked(content)
     try:
         return _parse(content, columns, wanted)
+    except ChecksumError as error:
+        raise FitsError(str(error)) from error
     except _UnusualError:
         return _by_astropy(content, columns, wanted)
 
@@ -116,11 +121,12 @@ def _parse(content: bytes, columns: frozenset[str], wanted: int) -> File:
     # All headers are walked, so that a file cut short in a later extension is found out.
     while content.startswith(b"XTENSION", at):
         header, data, size = _header(content, at, len(extensions) + 1)
+        begin, at, found = at, padded(data + size), None
         if len(extensions) < wanted:
-            extensions.append(_table(content, header, data, columns))
-        else:
-            extensions.append(None)
-        at = padded(data + size)
+            if b"SUM" in header:
+                header = verified(content[begin:at], data - begin, header)
+            found = _table(content, header, data, columns)
+        extensions.append(found)
     return File(header=primary, extensions=tuple(extensions))
 
 
@@ -150,16 +156,24 @@ def _table(content: bytes, header: bytes, at: int, columns: frozenset[str]) -> T
         return None
     width, rows = _integer(header, 3, "NAXIS1"), _integer(header, 4, "NAXIS2")
     fields = _integer(header, 7, "TFIELDS")
-    name, dtype = _layout(header[8 * _CARD :], fields, width, columns)
+    name, dtype = layout(header[8 * _CARD :], fields, width, columns)
     found = np.frombuffer(content, dtype=dtype, count=rows, offset=at)
-    return Table(name=name, rows=found)
+    return Table(name=name, rows=found, header=header)
 
 
 @lru_cache(maxsize=64)
-def _layout(
+def layout(
     cards: bytes, fields: int, width: int, columns: frozenset[str]
 ) -> tuple[str, np.dtype[np.void]]:
-    """Name and wanted columns of a table, from its cards after the mandatory ones."""
+    """Name and wanted columns of a table, from its cards after the mandatory ones.
+
+    Raises
+    ------
+    FitsError
+        The columns are not those of a table of that width.
+    ValueError
+        A wanted column is scaled, of variable length, or there twice.
+    """
     if not 0 < fields <= _MOST_COLUMNS:
         raise FitsError(f"a table's TFIELDS is {fields}, expected 1 to {_MOST_COLUMNS}")
     found = {
@@ -171,15 +185,14 @@ def _layout(
     ends = np.cumsum([0, *(_width(form) for form in forms)])
     if ends[-1] != width:
         raise FitsError(f"a table's {fields} columns take {ends[-1]} bytes, NAXIS1 is {width}")
-    # Only now, with sizes that are true: astropy believes them, and would fill the memory.
-    if any(match.start() % _CARD == 0 for match in _PROMISE.finditer(cards)):
-        raise _UnusualError("a checksum")
+    # Sizes are true from here on: astropy believes them, and would fill the memory.
     kept: dict[str, tuple[Any, int]] = {}
     for number, (form, at) in enumerate(zip(forms, ends[:-1], strict=True), start=1):
         title = found.get((b"TTYPE", number), "").upper()
         if title not in columns:
             continue
-        scaled = any((key, number) in found for key in (b"TSCAL", b"TZERO", b"TNULL", b"TDIM"))
+        # TNULL is a value as any other: what is missing, the reader of the survey knows.
+        scaled = any((key, number) in found for key in (b"TSCAL", b"TZERO", b"TDIM"))
         if form is None or scaled or title in kept or not _plain(form):
             raise _UnusualError(f"column {title} is scaled, of an odd kind, or there twice")
         kept[title] = (_dtype(form), int(at))
@@ -252,7 +265,7 @@ def _by_astropy(content: bytes, columns: frozenset[str], wanted: int) -> File:
         try:
             with fits.open(io.BytesIO(content), checksum=True, lazy_load_hdus=False) as hdus:
                 return File(
-                    header=hdus[0].header.tostring().encode("ascii", "replace"),
+                    header=bytes(hdus[0].header.tostring(), "ascii", "replace"),
                     extensions=tuple(
                         _from_astropy(hdu, columns) if number < wanted else None
                         for number, hdu in enumerate(hdus[1:])
@@ -280,4 +293,6 @@ def _from_astropy(hdu: Any, wanted: frozenset[str]) -> Table | None:
     rows = np.zeros(len(hdu.data), dtype=kinds)
     for name, array in columns.items():
         rows[name] = array
-    return Table(name=hdu.name.upper(), rows=rows)
+    return Table(
+        name=hdu.name.upper(), rows=rows, header=bytes(hdu.header.tostring(), "ascii", "replace")
+    )

@@ -53,6 +53,7 @@ class Reason(IntEnum):
     ROUTED_NOWHERE = 23
     ROUTED_ELSEWHERE = 24
     OUTSIDE_FOOTPRINT = 25
+    NOT_IN_CATALOGUE = 26
 
 
 REASONS: dict[Reason, str] = {
@@ -75,6 +76,7 @@ REASONS: dict[Reason, str] = {
     Reason.ROUTED_NOWHERE: "no route takes it",
     Reason.ROUTED_ELSEWHERE: "another model takes it",
     Reason.OUTSIDE_FOOTPRINT: "outside the footprint of the model",
+    Reason.NOT_IN_CATALOGUE: "no row of the catalogue matches",
 }
 
 
@@ -156,7 +158,9 @@ COLUMNS: dict[str, Field] = {
     "subclass": Field(dtype="str", units="1", description="the survey's subclass"),
     "object_type": Field(dtype="u1", units="1", description="fibre target", codes=ObjectType),
     "ebv": Field(dtype="f4", units="mag", description="Galactic E(B-V); 0 where unknown"),
-    "ebv_known": Field(dtype="u1", units="1", description="E(B-V) is 1 of the survey, 2 of a map, 0 unknown"),
+    "ebv_known": Field(
+        dtype="u1", units="1", description="E(B-V) is 1 of the survey, 2 of a map, 0 unknown"
+    ),
     "vdisp": Field(dtype="f4", units="km/s", description="stellar velocity dispersion"),
     "snr": Field(dtype="f4", units="1", description="median S/N per good pixel"),
     "snr_g": Field(dtype="f4", units="1", description="mean S/N per pixel, 4000-5400 A observed"),

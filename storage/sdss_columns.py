@@ -1,5 +1,9 @@
-"""The columns of SPECOBJ (SDSS) and SPALL (BOSS), in the names of the schema."""
+"""The columns of SPECOBJ (SDSS) and SPALL (BOSS, SDSS-V), in the names of the schema.
 
+BOSS's FIELD is that of an image; it is the field of a spectrum only beside a CATALOGID.
+"""
+
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ from storage import fits
 from storage.border import Z_RANGE, RefusedError
 from storage.schema import ObjectType, Reason
 from storage.sdss_format import EBV_PER_EXTINCTION_R
+from storage.sdss_names import observation, observation5
 
 Values = dict[str, Any]
 
@@ -17,20 +22,13 @@ WANTED = frozenset(
         *("SURVEY", "INSTRUMENT", "BESTOBJID", "OBJID", "SOURCETYPE", "OBJTYPE", "CLASS"),
         *("SUBCLASS", "PLATE", "MJD", "FIBERID", "PLUG_RA", "PLUG_DEC", "Z", "Z_ERR"),
         *("ZWARNING", "VDISP", "EXTINCTION"),
+        # Those of SDSS-V; its first tables say SDSSID.
+        *("FIELD", "CATALOGID", "SDSS_ID", "SDSSID", "RACAT", "DECCAT", "EBV"),
     }
 )
 "Columns to read."
 
-
-def observation(plate: int, mjd: int, fiber: int) -> str:
-    """The name of a spectrum.
-
-    Examples
-    --------
-    >>> observation(266, 51602, 13)
-    '0266-51602-0013'
-    """
-    return f"{plate:04d}-{mjd:05d}-{fiber:04d}"
+_IDS = ("BESTOBJID", "OBJID", "SDSS_ID", "SDSSID", "CATALOGID")
 
 
 def columns(catalog: fits.Table, header: bytes) -> Values:
@@ -53,14 +51,28 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         found = row[name] if name in catalog else b""
         return found.decode("ascii", "replace").strip() if isinstance(found, bytes) else ""
 
+    def identity(name: str) -> str:
+        found = row[name] if name in catalog else b""
+        return _identity(str(found) if isinstance(found, np.integer) else text(name))
+
+    def name() -> Values:
+        if "CATALOGID" not in catalog:
+            plate, fiber = int(number("PLATE", "PLATEID")), int(number("FIBERID"))
+            return {"observation": observation(plate, int(mjd), fiber)}
+        # A fibre of SDSS-V without a target has no number: it is named as its file.
+        if not (catalogid := identity("CATALOGID")):
+            return {}
+        return {"observation": observation5(int(number("FIELD")), int(mjd), int(catalogid))}
+
     kind = _object_type(text("SOURCETYPE") or text("OBJTYPE"))
     mjd = number("MJD")
+    # Asked of the table only: a search of the header costs as much as all the rest.
+    ebv = number("EBV") if "EBV" in catalog else np.nan
+    place = (number("RACAT"), number("DECCAT")) if "RACAT" in catalog else (np.nan, np.nan)
     return {
-        **_position(number("PLUG_RA"), number("PLUG_DEC")),
-        **_dust(row["EXTINCTION"] if "EXTINCTION" in catalog else None),
-        "observation": observation(
-            int(number("PLATE", "PLATEID")), int(mjd), int(number("FIBERID"))
-        ),
+        **_position(*(place if _known(*place) else (number("PLUG_RA"), number("PLUG_DEC")))),
+        **_dust(row["EXTINCTION"] if "EXTINCTION" in catalog else None, ebv),
+        **name(),
         "mjd": mjd,
         "z": _redshift(number("Z"), kind),
         "z_err": number("Z_ERR"),
@@ -70,22 +82,34 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         "object_type": kind,
         # The pipeline writes 0, or its error below 0, where it measured none.
         "vdisp": number("VDISP") if number("VDISP") > 0 else np.nan,
-        "target_id": _identity(text("BESTOBJID")) or _identity(text("OBJID")),
-        "survey": (
-            text("SURVEY") or text("INSTRUMENT") or ("boss" if catalog.name == "SPALL" else "sdss")
-        ).lower(),
+        "target_id": next(filter(None, map(identity, _IDS)), ""),
+        "survey": (text("SURVEY") or text("INSTRUMENT") or _survey(catalog)).lower(),
     }
 
 
+def _survey(catalog: fits.Table) -> str:
+    if "CATALOGID" in catalog:
+        return "sdss5"
+    return "boss" if catalog.name == "SPALL" else "sdss"
+
+
 def _object_type(target: str) -> ObjectType:
-    if target == "SKY":
+    # SKY, SPECTROPHOTO_STD; of SDSS-V also sky_boss, ops_sky_boss, standard_boss.
+    words = re.split("[ _]", target.upper())
+    if "SKY" in words:
         return ObjectType.SKY
-    return ObjectType.STANDARD if target.endswith(("_STD", "STANDARD")) else ObjectType.SCIENCE
+    is_standard = "STD" in words or "STANDARD" in words
+    return ObjectType.STANDARD if is_standard else ObjectType.SCIENCE
 
 
 def _identity(name: str) -> str:
-    """An id of the photometric survey; blank where it is no number, or 0."""
+    """An id of a catalogue; blank where it is no number, or not above 0."""
     return name if name.isdigit() and int(name) > 0 else ""
+
+
+def _known(ra: float, dec: float) -> bool:
+    """Whether a catalogue's position is one; NaN, -999 and 0, 0 stand where there is none."""
+    return 0 <= ra <= 360 and -90 <= dec <= 90 and (ra, dec) != (0, 0)
 
 
 def _position(ra: float, dec: float) -> Values:
@@ -108,8 +132,10 @@ def _redshift(z: float, kind: ObjectType) -> float:
     return z if np.isfinite(z) else np.nan
 
 
-def _dust(extinction: NDArray[Any] | None) -> Values:
+def _dust(extinction: NDArray[Any] | None, ebv: float) -> Values:
     # 0 stands in rows that were not matched to photometry: nowhere is there no dust at all.
+    if 0 < ebv < np.inf:
+        return {"ebv": ebv, "ebv_known": 1}
     known = extinction is not None and bool(0 < extinction[2] < np.inf)
     if extinction is None or not known:
         return {"ebv": 0.0, "ebv_known": 0}

@@ -1,44 +1,57 @@
-"""SDSS and BOSS: files `spec-PLATE-MJD-FIBER.fits`, one coadded spectrum each.
+"""SDSS, BOSS and SDSS-V: files `spec-PLATE-MJD-FIBER` or `spec-FIELD-MJD-CATALOGID.fits`.
 
 What stands in a file is trusted above its name. The first pixel is that of `loglam`: COEFF0 is
-where the plate begins, and a file leaves out the pixels of its fibre that have no data.
+where the plate begins, and a file leaves out the pixels of its fibre that have no data. Files of
+SDSS-V are read as their published data model has them (idlspec2d 6, DR18 and DR19).
 """
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from storage import fits, schema, sdss_columns, sdss_format
-from storage.border import G_BAND, R_BAND, RefusedError, pixels_in
+from storage import schema, sdss_coadd, sdss_exposures, sdss_format, sdss_names, sdss_summary
+from storage.border import RefusedError
 from storage.grid import Grid
 from storage.reader import Format, Source
 from storage.schema import Reason, Status
-from storage.sdss_columns import observation
+from storage.sdss_coadd import DAMAGE, Values
 from storage.walk import walk
 
 GRID = Grid(kind="log", start=3.55, step=1e-4, size=4700)
+EXPOSURES = "sdss-exposure"
 
-_NAME = re.compile(r"spec-([0-9]{4,6})-([0-9]{5})-([0-9]{4,})\.fits(\.gz)?")
 _FILES = 512  # a source; about 45 MB decoded
-_OFF_GRID = 0.01  # pixels; float32 loglam is off by up to 0.0024
-_LSF_MOST = 100.0  # pixels; above is no line spread
 
-_COADD = ("FLUX", "LOGLAM", "IVAR", "AND_MASK", "MODEL", "WDISP")
-_WANTED = sdss_columns.WANTED.union(_COADD)
-
-Values = dict[str, Any]
+Row = tuple[int, Values, Values]
 
 
 class Sdss(Format):
-    """Spec files below a folder."""
+    """Spec files below a folder, found by walking it or through the table of a release."""
+
+    summary: str = ""
+    "Path of specObj, spAll or spAll-lite, absolute or below the root; empty: the root is walked."
+    layout: str = "lite"
+    "Where the table's files are, a name or a format string; see `storage.sdss_summary.LAYOUTS`."
+    primary: bool = False
+    "Whether only the table's rows with SPECPRIMARY are read."
+    classes: tuple[str, ...] = ()
+    "The table's CLASS of rows that are read, such as GALAXY; empty: all."
+
+    @model_validator(mode="after")
+    def _choose_from_a_table(self) -> Self:
+        sdss_summary.template(self.layout)
+        given = self.model_fields_set - {"summary"}
+        if given and not self.summary:
+            raise ValueError(f"{', '.join(sorted(given))}: of a table's rows; set summary, too")
+        return self
 
     @property
     def identity(self) -> Literal["position"]:
@@ -47,33 +60,106 @@ class Sdss(Format):
 
     @property
     def configs(self) -> dict[str, Grid]:
-        """Every legacy and BOSS file fits."""
-        return {"sdss": GRID}
+        """Coadds as they are; single exposures, of full files, rebinned to the same grid."""
+        return {"sdss": GRID, EXPOSURES: GRID}
 
     def find(self, root: str, config: str) -> Iterator[Source]:
-        """Sources of up to 512 files below root, in the order of their paths."""
-        paths = walk(root, _NAME)
-        while files := tuple(islice(paths, _FILES)):
+        """Sources of up to 512 files, in the order of their paths, or of the table.
+
+        Exposures: one source a file, whose headers are read to count them.
+        """
+        self._require(config)
+        paths = self._paths(root)
+        if config == EXPOSURES:
+            yield from self._find_exposures(paths, root)
+            return
+        while files := tuple(sorted(islice(paths, _FILES))):
             yield Source(files=files, rows=len(files))
+
+    def _paths(self, root: str) -> Iterator[str]:
+        if not self.summary:
+            return walk(root, sdss_names.FILE)
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"{root}: no such folder; set survey.root to the files' folder")
+        return sdss_summary.paths(
+            str(Path(root, self.summary)),
+            root,
+            self.layout,
+            primary=self.primary,
+            classes=self.classes,
+        )
+
+    def _find_exposures(self, paths: Iterator[str], root: str) -> Iterator[Source]:
+        number, empty = 0, True
+        for path in paths:
+            number += 1
+            if rows := 1 if self._leads_out(path, root) else sdss_exposures.count(path):
+                empty = False
+                yield Source(files=(path,), rows=rows)
+        if empty:
+            raise FileNotFoundError(
+                f"{root}: none of its {number} spec files has single exposures; they are in the "
+                "full files of a release (spectra/full), not in the lite ones"
+            )
 
     def read(self, source: Source, root: str, config: str) -> xr.Dataset:
         """The rows of a source; see `storage.reader.Reader`."""
-        if config not in self.configs:
-            raise ValueError(
-                f"config {config!r} is not of reader sdss; expected one of {[*self.configs]}"
-            )
-        ds = schema.blank(len(source.files), self.configs[config])
+        self._require(config)
+        ds = schema.blank(source.rows, self.configs[config])
         columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
         with np.errstate(all="ignore"):
-            for row, path in enumerate(source.files):
-                first, pixels, values = _row(
-                    path, os.path.relpath(path, root), self.configs[config]
-                )
+            for row, (first, pixels, values) in enumerate(self._rows(source, root, config)):
                 for name, value in values.items():
                     columns[name][row] = value
                 for name, array in pixels.items():
                     columns[name][row, first : first + len(array)] = array
         return schema.check(ds, source.files[0])
+
+    def _require(self, config: str) -> None:
+        if config not in self.configs:
+            raise ValueError(
+                f"config {config!r} is not of reader sdss; expected one of {[*self.configs]}"
+            )
+
+    def _rows(self, source: Source, root: str, config: str) -> Iterator[Row]:
+        """First pixel, pixels and columns of rows; no pixels, and the reason, of a bad one."""
+        rows = range(source.start, source.start + source.rows)
+        for path in source.files:
+            each = rows if len(source.files) == 1 else range(1)
+            known: Values = {
+                "source": os.path.relpath(path, root),
+                "observation": sdss_names.of_file(path),
+            }
+            try:
+                content = self._content(path, root)
+                known["digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+                if config == EXPOSURES:
+                    found = sdss_exposures.spectra(content, each, GRID)
+                    yield from (
+                        _exposure(*f, known, row) for f, row in zip(found, each, strict=True)
+                    )
+                else:
+                    first, pixels, values = sdss_coadd.spectrum(content, GRID)
+                    yield first, pixels, known | values | {"status": Status.DONE}
+            except DAMAGE as error:
+                refused = known | self._refusal(error, known["source"])
+                yield from ((0, {}, refused | {"source_row": row}) for row in each)
+
+    def _content(self, path: str, root: str) -> bytes:
+        if self._leads_out(path, root):
+            raise RefusedError(Reason.BAD_PATH, f"leads out of {root}; check {self.summary}")
+        return Path(path).read_bytes()
+
+    def _leads_out(self, path: str, root: str) -> bool:
+        # What a walk finds is below the root, whatever its links are called.
+        return bool(self.summary) and sdss_names.leads_out(path, root)
+
+    def _refusal(self, error: Exception, name: str) -> Values:
+        refused = sdss_coadd.refusal(error, name)
+        if self.summary and isinstance(error, FileNotFoundError):
+            words = f"{error.strerror}, but {self.summary} names it; fetch it, or check layout"
+            return refused | {"reason": f"{name}: {words}"}
+        return refused
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Write rows as `root/PLATE/spec-PLATE-MJD-FIBER.fits`; gives the paths.
@@ -86,14 +172,16 @@ class Sdss(Format):
         ValueError
             When an observation is not plate-mjd-fiber or is there twice (no file is written then),
             a row has no data, or a text is longer than its column.
+        NotImplementedError
+            For single exposures.
         """
+        if config == EXPOSURES:
+            raise NotImplementedError(f"{EXPOSURES}: exposures are only read; simulate with 'sdss'")
         columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
-        keys = [_numbers(str(name)) for name in columns["observation"]]
+        keys = [sdss_names.plate_mjd_fiber(str(name)) for name in columns["observation"]]
         if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(
-                f"observation {observation(*twice)!r} is there twice; one file holds one spectrum"
-            )
+            twice = sdss_names.observation(*next(key for key in keys if keys.count(key) > 1))
+            raise ValueError(f"observation {twice!r} is there twice; one file holds one spectrum")
         loglam = np.log10(ds["wavelength"].to_numpy())
         return [
             _save(root, key, {name: column[row] for name, column in columns.items()}, loglam)
@@ -101,157 +189,25 @@ class Sdss(Format):
         ]
 
 
-def build() -> Sdss:
-    """The reader."""
-    return Sdss()
+def build(**options: Any) -> Sdss:
+    """The reader, with `[survey.options]` of a card."""
+    return Sdss(**options)
+
+
+def _exposure(pixels: Values, values: Values, known: Values, row: int) -> Row:
+    """A row of an exposure; of a bad one, its reason."""
+    known = known | {"source_row": row}
+    values = dict(values)
+    if error := values.pop("error", None):
+        return 0, {}, known | sdss_coadd.refusal(error, f"{known['source']} exposure {row}")
+    coadd, number = values.get("observation", known["observation"]), values.pop("number")
+    return 0, pixels, known | values | {"observation": f"{coadd}-{number}"}
 
 
 def _save(root: str, key: tuple[int, int, int], row: Values, loglam: NDArray[Any]) -> str:
-    path = Path(root, f"{key[0]:04d}", f"spec-{observation(*key)}.fits")
+    path = Path(root, f"{key[0]:04d}", f"spec-{sdss_names.observation(*key)}.fits")
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f".{path.name}.{os.getpid()}")
     whole.write_bytes(sdss_format.spec_file(row, *key, loglam))
     whole.replace(path)
     return str(path)
-
-
-def _numbers(name: str) -> tuple[int, int, int]:
-    match = re.fullmatch(r"([0-9]{1,6})-([0-9]{5})-([0-9]+)", name)
-    if match is None:
-        raise ValueError(
-            f"observation {name!r} is not plate-mjd-fiber; expected such as '0266-51602-0013'"
-        )
-    return int(match[1]), int(match[2]), int(match[3])
-
-
-def _row(path: str, name: str, grid: Grid) -> tuple[int, Values, Values]:
-    """First pixel, pixels and columns of a file; no pixels, and the reason, of a bad one."""
-    match = _NAME.fullmatch(Path(path).name)
-    known: Values = {"source": name}
-    if match:
-        known["observation"] = observation(*(int(number) for number in match.groups()[:3]))
-    try:
-        content = Path(path).read_bytes()
-        known["digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
-        first, pixels, values = _spectrum(content, grid)
-        return first, pixels, known | values | {"status": Status.DONE}
-    except RefusedError as error:
-        code, what = error.code, str(error)
-    except OSError as error:
-        code, what = Reason.UNREADABLE, f"{error.strerror or error}; check the path and its rights"
-    except fits.FitsError as error:
-        code, what = Reason.UNREADABLE, f"{error}; fetch the file again"
-    # Columns of another type or shape than the survey's: float(b"x"), row["Z"], rows[0].
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        code, what = Reason.UNREADABLE, f"not a spec file: {error}; fetch the file again"
-    reason = {"status": Status.QUARANTINED, "reason_code": code, "reason": f"{name}: {what}"}
-    return 0, {}, known | reason
-
-
-def _spectrum(content: bytes, grid: Grid) -> tuple[int, Values, Values]:
-    file = fits.parse(content, _WANTED)
-    coadd = _table(file, 0, ("COADD",), _COADD).rows
-    catalog = _table(file, 1, ("SPECOBJ", "SPALL"), ("Z", "CLASS"))
-    if fits.value(file.header, "VACUUM") == "F":
-        raise RefusedError(Reason.BAD_GRID, "wavelengths are in air; only vacuum ones are read")
-    first = _first_pixel(_column(coadd, "LOGLAM"), grid)
-    pixels = _pixels(coadd)
-    values = sdss_columns.columns(catalog, file.header)
-    return first, pixels, values | _snr(pixels["flux"], pixels["ivar"], first, grid)
-
-
-def _table(
-    file: fits.File, position: int, names: tuple[str, ...], columns: tuple[str, ...]
-) -> fits.Table:
-    """An extension by its name, else the one at its place if it has the columns."""
-    tables = [table for table in file.extensions if table is not None]
-    for table in tables:
-        if table.name in names and len(table.rows):
-            return table
-    there = file.extensions[position] if position < len(file.extensions) else None
-    if there is not None and len(there.rows) and all(column in there for column in columns):
-        return there
-    raise RefusedError(
-        Reason.MISSING_HDU,
-        f"no table {' or '.join(names)} with {', '.join(columns)} (tables: "
-        f"{', '.join(table.name or 'unnamed' for table in tables) or 'none'}); "
-        "fetch the file again",
-    )
-
-
-def _column(coadd: fits.Rows, name: str, kind: str = "f") -> NDArray[Any]:
-    array = coadd[name]
-    if array.dtype.kind != kind or array.ndim != 1:
-        raise ValueError(f"{name} is {array.dtype} {array.shape}")
-    # Native and contiguous first: every later step is three times as fast.
-    return array.astype(f"{kind}4")
-
-
-def _first_pixel(loglam: NDArray[Any], grid: Grid) -> int:
-    """Where a spectrum begins on the grid.
-
-    Raises
-    ------
-    RefusedError
-        When a pixel is off the grid, or beyond its ends.
-    """
-    pixel = (loglam.astype(np.float64) - grid.start) / grid.step
-    first, last = float(pixel[0]), float(pixel[-1])
-    if not (first > -0.5 and last < grid.size - 0.5):
-        raise RefusedError(
-            Reason.BAD_GRID,
-            f"loglam {loglam[0]:.4f} to {loglam[-1]:.4f} leaves the grid, {grid.start} to "
-            f"{grid.start + grid.step * (grid.size - 1):.4f}; use a configuration that covers it",
-        )
-    start = round(first)
-    off = float(np.abs(pixel - (start + np.arange(pixel.size))).max())
-    if not off <= _OFF_GRID:
-        raise RefusedError(
-            Reason.BAD_GRID,
-            f"pixels are off the grid by up to {off:.3g} pixel, at most {_OFF_GRID} is allowed; "
-            "rebin it, or read it with a reader of your own",
-        )
-    return start
-
-
-def _pixels(coadd: fits.Rows) -> Values:
-    flux = _column(coadd, "FLUX")
-    ivar = _column(coadd, "IVAR")
-    mask = _column(coadd, "AND_MASK", "i").view(np.uint32)
-    finite = np.isfinite(flux) & np.isfinite(ivar)
-    if ivar[finite].min(initial=0) < 0:
-        raise RefusedError(
-            Reason.NEGATIVE_IVAR,
-            f"ivar is negative in {int((ivar[finite] < 0).sum())} pixels; fetch the file again",
-        )
-    good = finite & (ivar > 0) & ((mask & sdss_format.BAD) == 0)
-    if not good.any():
-        raise _no_data(finite)
-    model, wdisp = _column(coadd, "MODEL"), _column(coadd, "WDISP")
-    return {
-        "flux": np.where(good, flux, 0),
-        "ivar": np.where(good, ivar, 0),
-        "mask": mask,
-        "model": np.where(np.isfinite(model), model, 0),
-        "lsf": np.where((wdisp > 0) & (wdisp < _LSF_MOST), wdisp, 0),
-    }
-
-
-def _no_data(finite: NDArray[np.bool_]) -> RefusedError:
-    if finite.all():
-        return RefusedError(Reason.NO_DATA, "no pixel has ivar > 0 and no mask; leave it out")
-    return RefusedError(
-        Reason.NOT_FINITE,
-        f"flux or ivar is not finite in {int((~finite).sum())} of {finite.size} pixels and no "
-        "other is good; fetch the file again",
-    )
-
-
-def _snr(flux: NDArray[Any], ivar: NDArray[Any], first: int, grid: Grid) -> Values:
-    snr, good = flux * np.sqrt(ivar), ivar > 0
-    found: Values = {"snr": np.median(snr[good])}
-    for name, band in (("snr_g", G_BAND), ("snr_r", R_BAND)):
-        begin, end = (max(edge - first, 0) for edge in pixels_in(grid, band))
-        inside = snr[begin:end][good[begin:end]]
-        found[name] = inside.mean(dtype=np.float64) if inside.size else np.nan
-    return found

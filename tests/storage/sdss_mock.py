@@ -1,5 +1,6 @@
 """A mock SDSS file, its row, and the row after a change: what the tests of the reader share."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SDSS = sdss.build()
 GRID = sdss.GRID
 EDGES = slice(300, 4100)
 PIXELS = ("flux", "ivar", "mask", "model", "lsf")
+LINE = 800.0  # flux of the exposures' line at 6000 A
 
 
 def mock(n: int = 1, seed: int = 1) -> xr.Dataset:
@@ -44,8 +46,9 @@ def mock(n: int = 1, seed: int = 1) -> xr.Dataset:
     return schema.check(ds)
 
 
-def load(root: Path) -> xr.Dataset:
-    parts = [SDSS.read(source, str(root), "sdss") for source in SDSS.find(str(root), "sdss")]
+def load(root: Path, config: str = "sdss", **options: object) -> xr.Dataset:
+    reader = sdss.build(**options)
+    parts = [reader.read(source, str(root), config) for source in reader.find(str(root), config)]
     return schema.check(xr.concat(parts, "spectrum", data_vars="minimal", join="exact"))
 
 
@@ -74,3 +77,59 @@ def refused(row: xr.Dataset, code: Reason, words: str) -> None:
     assert not row["ivar"].any()
     assert np.isnan(row["z"])
     assert np.isnan(row["ra"])
+
+
+FIFTH = "spec-015143-59205-04544940698.fits"
+
+
+def fifth(folder: Path, name: str = FIFTH, **changed: object) -> Path:
+    """A file as SDSS-V publishes it: COADD, SPALL, checksums; `changed` columns of SPALL."""
+    (written,) = SDSS.write(mock(), str(folder / "draft"), "sdss")
+    row = {
+        **{"FIELD": 15143, "MJD": 59205, "CATALOGID": 4544940698, "SDSS_ID": 54398204},
+        **{"SURVEY": "BHM", "OBJTYPE": "science", "CLASS": "QSO", "SUBCLASS": "BROADLINE"},
+        **{"RACAT": 213.5, "DECCAT": 52.25, "PLUG_RA": np.nan, "PLUG_DEC": np.nan},
+        **{"FIBER_RA": 213.6, "FIBER_DEC": 52.3, "Z": 1.5, "Z_ERR": 1e-4, "ZWARNING": 0},
+        **{"VDISP": 0.0, "EBV": 0.02, **changed},
+    }
+    kinds = {int: "K", float: "D", str: "20A"}
+    columns = [fits.Column(n, kinds[type(v)], array=[v]) for n, v in row.items() if v is not None]
+    path = folder / name
+    with fits.open(written, memmap=False) as hdus:
+        made = [hdus[0], hdus[1], fits.BinTableHDU.from_columns(columns, name="SPALL")]
+        fits.HDUList(made).writeto(path, checksum=True)
+    shutil.rmtree(folder / "draft")
+    return path
+
+
+def cameras(path: Path, seeds: dict[str, int], **cards: float) -> None:
+    """Add single exposures to a file: of each number a blue and a red one, of a line at 6000 A.
+
+    Uneven pixels, the blue ones from red to blue, a continuum of 10 with noise of 0.5.
+    """
+    with fits.open(path, memmap=False) as hdus:
+        for number, seed in seeds.items():
+            for camera, first, last in (("B1", 3.58, 3.79), ("R1", 3.76, 3.96)):
+                hdus.append(_camera(f"{camera}-{number}-00000009-00000010", first, last, seed))
+                hdus[-1].header.update(cards)
+        hdus.writeto(path, overwrite=True)
+
+
+def _camera(name: str, first: float, last: float, seed: int) -> fits.BinTableHDU:
+    rng = np.random.default_rng([seed, ord(name[0])])
+    share = np.linspace(0, 1, 2000)
+    loglam = first + (last - first) * (share + 0.05 * share * (1 - share))
+    flux = 10 + LINE / np.sqrt(2 * np.pi) / 5 * np.exp(-0.5 * ((10**loglam - 6000) / 5) ** 2)
+    values = {
+        "flux": flux + rng.normal(0, 0.5, loglam.size),
+        "loglam": loglam,
+        "ivar": np.full(loglam.size, 4.0),
+        "mask": np.zeros(loglam.size, dtype="i4"),
+        "wdisp": np.full(loglam.size, 1.1),
+    }
+    order = slice(None, None, -1 if name.startswith("B") else 1)
+    columns = [
+        fits.Column(key, "J" if key == "mask" else "E", array=value[order])
+        for key, value in values.items()
+    ]
+    return fits.BinTableHDU.from_columns(columns, name=name)

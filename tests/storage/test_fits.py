@@ -98,3 +98,50 @@ def test_sizes_that_lie_are_refused_before_memory_is_taken(
     assert old in content
     with pytest.raises(FitsError, match=words):
         parse(content.replace(old, new), frozenset({"INT"}))
+
+
+def test_missing_values_are_values_as_the_file_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "null.fits"
+    columns = [fits.Column("INT", "J", array=[1, -999], null=-999)]
+    fits.BinTableHDU.from_columns(columns).writeto(path)
+    (found,) = parse(path.read_bytes(), frozenset({"INT"})).extensions
+    assert found is not None
+    assert list(found.rows["INT"]) == [1, -999]
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> bytes:
+    """A table of an odd number of bytes, with the checksums of astropy."""
+    path = tmp_path / "checked.fits"
+    path.write_bytes(primary([]) + table("KINDS", rows()))
+    with fits.open(path, memmap=False) as hdus:
+        hdus.writeto(path, overwrite=True, checksum=True)
+    return path.read_bytes()
+
+
+def test_checksums_of_astropy_hold(checked: bytes) -> None:
+    (found,) = parse(checked, frozenset({"INT", "TEXT"})).extensions
+    assert found is not None
+    np.testing.assert_array_equal(found.rows["INT"], rows()["INT"])
+    assert value(found.header, "EXTNAME") == "KINDS"
+
+
+@pytest.mark.parametrize("place", range(-2880, 0, 97))
+def test_any_changed_byte_of_the_data_is_found(checked: bytes, place: int) -> None:
+    changed = bytearray(checked)
+    changed[place] ^= 0x10
+    with pytest.raises(FitsError, match=r"KINDS: DATASUM verification failed"):
+        parse(bytes(changed), frozenset({"INT"}))
+
+
+def test_a_changed_header_is_found(checked: bytes) -> None:
+    changed = checked.replace(b"TTYPE2  = 'BYTE", b"TTYPE2  = 'BITE")
+    assert changed != checked
+    with pytest.raises(FitsError, match=r"KINDS: CHECKSUM verification failed"):
+        parse(changed, frozenset({"INT"}))
+
+
+def test_tables_that_are_not_wanted_promise_nothing(checked: bytes) -> None:
+    changed = bytearray(checked)
+    changed[-2880] ^= 1
+    assert parse(bytes(changed), frozenset({"INT"}), wanted=0).extensions == (None,)
