@@ -223,7 +223,7 @@ def _work(make: Callable[[Block], xr.Dataset], block: Block, group: str, fork: F
         # xarray makes a coordinate of a variable that is named like its axis.
         raise ValueError(f"{group}: {', '.join(lost)} would not be written; reset_coords() first")
     # Tasks of one process may share the object that came with them.
-    own = Fork(fork.session.fork(), fork.base)
+    own = fork.again()
     pixels = {str(n): v.to_numpy() for n, v in made.data_vars.items() if WORKER_DIMS & set(v.dims)}
     own.write_block(group, block.first, pixels)
     columns = {str(n): v.to_numpy() for n, v in made.data_vars.items() if n not in pixels}

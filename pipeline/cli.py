@@ -3,21 +3,21 @@
 import logging
 import sys
 import traceback
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from deploy.job import Job, program
 from pipeline import card as cards
-from pipeline import stages
+from pipeline import stages, stores
+from pipeline.stores import out
 from storage import names
 from storage.lease import LeaseError
-from storage.schema import REASONS, Reason, Status
+from storage.place import StoreError
+from storage.schema import Status
 from storage.store import Survey
 from storage.writer import WriteError
 
@@ -30,10 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Denoised spectra and trustworthy line measurements for whole surveys.",
 )
-# Where nobody looks (a pipe, a log), rich would take 80 columns and cut tables to them.
-out = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
 CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A store (*.icechunk).")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
 ]
@@ -109,62 +106,6 @@ def init(folder: Annotated[str, typer.Argument(metavar="DIR")]) -> None:
 
 
 @app.command()
-def query(
-    store: StoreArgument,
-    expression: Annotated[str, typer.Argument(metavar="EXPR", help="z < 0.1 and snr_g > 5")] = "",
-    output: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help=".parquet .fits .csv .zarr")
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="Instrument configuration.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows to print.")] = 20,
-) -> None:
-    """Select spectra by columns and indices; print a table, or write it."""
-    from pipeline.query import query as select
-
-    select(store, expression, out=output, config=config, limit=limit)
-
-
-@app.command()
-def status(store: StoreArgument) -> None:
-    """A line per group: rows by what became of them."""
-    survey = Survey.open(store)
-    table = Table("group", *(Status(s).name.lower().replace("_", " ") for s in (1, 2, 3, 0)))
-    reasons: Counter[tuple[str, str]] = Counter()
-    for group in survey.groups():
-        ds = survey.dataset(group)
-        count = Counter(ds["status"].to_numpy().tolist())
-        table.add_row(group, *(str(count[s]) for s in (1, 2, 3, 0)))
-        for code, n in Counter(ds["reason_code"].to_numpy().tolist()).items():
-            if code:
-                reasons[(group, REASONS[Reason(code)])] += n
-    out.print(table)
-    for (group, reason), n in sorted(reasons.items()):
-        out.print(f"{group}: {n} {reason}", highlight=False)
-
-
-@app.command()
-def history(store: StoreArgument) -> None:
-    """The versions of a store, the newest first."""
-    table = Table("snapshot", "written", "what")
-    for version in Survey.open(store).history():
-        table.add_row(version.snapshot, f"{version.written:%Y-%m-%d %H:%M:%S}", version.message)
-    out.print(table)
-
-
-@app.command()
-def verify(store: StoreArgument) -> None:
-    """Read everything, and hold it against schema, ledger, checksums and provenance."""
-    from pipeline.verify import verify as check
-
-    found = list(check(store))
-    for finding in found:
-        out.print(f"{finding.group}: {finding.what}", highlight=False)
-    groups = len(Survey.open(store).groups())
-    out.print(f"{store}: {groups} groups, {len(found)} findings", highlight=False)
-    raise typer.Exit(FAILED if found else OK)
-
-
-@app.command()
 def submit(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or one stage.")],
     card: CardArgument,
@@ -193,6 +134,9 @@ def submit(
         print(place.render(job), end="")
     else:
         out.print(f"submitted as {place.submit(job)}")
+
+
+stores.register(app)
 
 
 @app.command("list")
@@ -238,10 +182,10 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app()
-    except (LeaseError, WriteError) as error:
+    except (LeaseError, WriteError, StoreError) as error:
         print(f"specmill: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None
-    except (ValueError, FileNotFoundError, MemoryError, KeyError) as error:
+    except (ValueError, FileNotFoundError, MemoryError, KeyError, ImportError) as error:
         # These are our words about what was asked for, so a traceback would only hide them.
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"specmill: {message}", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""Export: columns of a survey's Dataset as a table in memory or a file; spectra as plain Zarr."""
+"""Export: columns of a survey's Dataset as a table in memory or a file, and its spectra."""
 
 import difflib
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
-from astropy.table import Table
 
+from pipeline import plain, spectra_table
 from pipeline.accessor import column_names
-from storage.writer import CHUNK_ROWS, COLUMN_ROWS
+from storage.writer import COLUMN_ROWS
 
 _DIGEST = re.compile(r"-[0-9a-f]{8}\.")
 
@@ -30,26 +31,45 @@ def catalogue(ds: xr.Dataset, columns: Sequence[str] | None = None) -> pd.DataFr
     return pd.DataFrame(_values(ds, _named(ds, columns)))
 
 
-def export(ds: xr.Dataset, out: str | Path, columns: Sequence[str] | None = None) -> Path:
-    """Write the columns to a file, by its suffix, whole or not at all; .zarr takes the spectra too.
+def export(
+    ds: xr.Dataset,
+    out: str | Path,
+    columns: Sequence[str] | None = None,
+    spectra: bool | None = None,
+) -> Path:
+    """Write the columns to a file, by its suffix, whole or not at all.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        All when None.
+    spectra : bool, optional
+        Whether the pixel arrays are written too, to .zarr or .fits; to .zarr only when None.
 
     Raises
     ------
     ValueError
-        When the suffix is unknown (lists those there are), or a column is not there.
+        When the suffix is unknown (lists those there are) or takes no spectra, or a column is not
+        there.
     FileExistsError
         When a .zarr folder is there already.
     """
     target = Path(out)
     if target.suffix not in WRITERS:
         raise ValueError(f"{out}: unknown suffix {target.suffix!r}, expected {', '.join(WRITERS)}")
+    if spectra and target.suffix not in WITH_SPECTRA:
+        raise ValueError(
+            f"{out}: {target.suffix} takes columns only; spectra go to {', '.join(WITH_SPECTRA)}"
+        )
     names = _named(ds, columns)
     if target.is_dir():
         raise FileExistsError(f"{out}: is there already; remove it, or give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
     try:
-        WRITERS[target.suffix](ds, names, partial)
+        WRITERS[target.suffix](
+            ds, names, partial, target.suffix == ".zarr" if spectra is None else spectra
+        )
         partial.replace(target)
     finally:
         _remove(partial)
@@ -77,7 +97,7 @@ def _values(ds: xr.Dataset, names: Sequence[str]) -> dict[str, Any]:
     return {n: v.astype(object) if v.dtype.kind == "T" else v for n, v in found.items()}
 
 
-def _write_parquet(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
+def _write_parquet(ds: xr.Dataset, names: Sequence[str], path: Path, _: bool) -> None:
     """A row group at a time: memory does not grow with the survey."""
     writer = None
     for first in range(0, max(ds.sizes["spectrum"], 1), COLUMN_ROWS):
@@ -95,26 +115,18 @@ def _write_parquet(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
     writer.close()
 
 
-def _write_csv(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
-    catalogue(ds, names).to_csv(path, index=False)
+def _write_csv(ds: xr.Dataset, names: Sequence[str], path: Path, _: bool) -> None:
+    for first in range(0, max(ds.sizes["spectrum"], 1), COLUMN_ROWS):
+        part = catalogue(ds.isel(spectrum=slice(first, first + COLUMN_ROWS)), names)
+        part.to_csv(path, index=False, header=first == 0, mode="a")
 
 
-def _write_fits(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
-    table = Table(meta={key.upper()[:8]: value for key, value in _about(ds).items()})
-    for name, values in _values(ds, names).items():
-        table[name] = values.astype(str) if values.dtype == object else values
-        if _unit(ds, name) != "1":
-            table[name].unit = _unit(ds, name)
-    table.write(path, format="fits", overwrite=True)
+def _write_fits(ds: xr.Dataset, names: Sequence[str], path: Path, spectra: bool) -> None:
+    spectra_table.write(ds, names, path, _about(ds), spectra=spectra)
 
 
-def _write_zarr(ds: xr.Dataset, names: Sequence[str], path: Path) -> None:
-    pixels = [str(n) for n, v in ds.data_vars.items() if v.dims != ("spectrum",)]
-    # A selection has ragged chunks, and its encoding is that of the store.
-    kept = ds[[*pixels, *names]].chunk(spectrum=CHUNK_ROWS)
-    for variable in kept.variables.values():
-        variable.encoding.clear()
-    kept.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+def _write_zarr(ds: xr.Dataset, names: Sequence[str], path: Path, spectra: bool) -> None:
+    plain.write(ds, names, path, spectra=spectra)
 
 
 def _unit(ds: xr.Dataset, name: str) -> str:
@@ -131,7 +143,9 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-WRITERS: dict[str, Callable[[xr.Dataset, Sequence[str], Path], None]] = {
+WITH_SPECTRA = (".zarr", ".fits")
+"Suffixes of files that hold spectra, too."
+WRITERS: dict[str, Callable[[xr.Dataset, Sequence[str], Path, bool], None]] = {
     ".parquet": _write_parquet,
     ".csv": _write_csv,
     ".fits": _write_fits,

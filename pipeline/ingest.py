@@ -194,7 +194,7 @@ def _make(writer: Writer, card: Card, form: Reader, config: str) -> None:
         return
     attrs = {**origin(card), "survey_root": card.survey.root, "reader": card.survey.reader}
     attrs |= {"options": card.survey.options, "precision": card.survey.precision}
-    attrs |= {"simulated": simulate.told(card.survey.root)}
+    attrs |= {"simulated": simulate.told(card.survey.root), "identity": form.identity}
     fields = {**schema.SPECTRA, **form.fields}
     writer.create_group(
         group, schema.template(0, grid, fields, form.sizes), {**attrs, "grid": grid.model_dump()}

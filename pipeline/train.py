@@ -22,6 +22,7 @@ from pipeline.stage import (
     require_ingested,
     snapshot_of,
 )
+from storage.place import is_bucket
 from storage.provenance import code_version
 from storage.schema import COLUMNS, ObjectType, Split, Status
 from storage.store import Survey, exists
@@ -102,7 +103,7 @@ def tasks(card: Card) -> dict[str, Task]:
     survey, group = Survey.open(card.store), f"spectra/{config}"
     require_ingested(survey, group)
     # Ray workers live in folders of their own.
-    path = str(Path(card.store).absolute())
+    path = card.store if is_bucket(card.store) else str(Path(card.store).absolute())
     source = StoreSource(path=path, config=config, snapshot=snapshot_of(survey, group))
     train, val = (sample(card, survey, side) for side in (Split.TRAIN, Split.VAL))
     frame = named(card.frame.name)

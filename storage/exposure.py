@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from storage import instrument
+from storage import noise
 from storage.grid import Float, Grid
+from storage.instrument import Instrument, load, within
+from storage.noise import Kind
 
 Single = NDArray[np.float32]
-
-FULLREJECT, BRIGHTSKY, NODATA = (np.uint32(1 << bit) for bit in (18, 23, 24))
-"Bits of SDSS's and_mask."
 
 
 class Pixels(NamedTuple):
@@ -64,50 +63,90 @@ class Exposure(BaseModel):
     "Share of spectra with a spurious plateau below 3950 A, not masked."
     wrong_z: float = Field(default=0.001, ge=0.0, le=1.0)
     "Share of wrong redshifts; zwarn is 0 all the same."
+    instrument: str | Instrument = "sdss"
+    "A preset by name, a TOML file by path, or the table itself."
+    noise: Kind = "gaussian"
+    "Shape of the noise; its variance is the same."
+    snr_scale: PositiveFloat = 1.0
+    "Factor on every S/N: noise is divided by it, and ivar knows."
+    sky_residuals: str = ""
+    "A folder of real sky fibres on the same grid; their residuals are the noise. Empty: drawn."
+    sky_reader: str = "sdss"
+    "The reader of that folder."
+
+    @property
+    def spectrograph(self) -> Instrument:
+        """The instrument itself."""
+        return load(self.instrument)
+
+    def covered(self, grid: Grid) -> NDArray[np.bool_]:
+        """Pixels (L,) that the survey gives and an arm sees."""
+        inside = within(grid.wavelength, self.coverage)
+        return np.asarray(inside & self.spectrograph.on(grid).covers(grid.wavelength))
 
     def good(self, grid: Grid) -> NDArray[np.bool_]:
         """Pixels (L,) that have data in most spectra."""
-        covered = instrument.within(grid.wavelength, self.coverage)
-        return np.asarray(covered & (instrument.sky(grid) < instrument.BRIGHT))
+        bright = self.spectrograph.on(grid).sky_over(grid) >= self.spectrograph.masked_sky
+        return np.asarray(self.covered(grid) & ~bright)
+
+    def level(self, flux: Single, grid: Grid, guide: Float) -> Float:
+        """Noiseless mean flux in g, (N,): of the pixels, or of the guide for several arms."""
+        if len(self.spectrograph.arms) > 1:
+            return np.asarray(guide.mean(axis=1))
+        band = noise.pixels_in_g(grid, self.good(grid))
+        return np.asarray(flux[:, band].mean(axis=1, dtype=np.float64))
 
     def wanted_snr(
-        self, rng: np.random.Generator, flux: Single, grid: Grid, snr_g: tuple[float, float] | None
+        self, rng: np.random.Generator, level: Float, snr_g: tuple[float, float] | None
     ) -> Float:
         """S/N in g to aim at, (N,); uniform in a range when one is given."""
-        n, u = rng.standard_normal(flux.shape[0]), rng.random(flux.shape[0])
+        n, u = rng.standard_normal(level.size), rng.random(level.size)
         if snr_g is not None:
             return np.asarray(snr_g[0] + u * (snr_g[1] - snr_g[0]))
-        band = instrument.pixels_in_g(grid, self.good(grid))
-        level = np.maximum(flux[:, band].mean(axis=1, dtype=np.float64), 1e-3)
         # Median and scatter (dex) of the flux in g of the default population.
-        brightness = np.clip((np.log10(level) - FLUX_G[0]) / FLUX_G[1], -3, 3)
+        deviation = (np.log10(np.maximum(level, 1e-3)) - FLUX_G[0]) / FLUX_G[1]
         rest = np.sqrt(1 - self.snr_by_flux**2)
-        deviation = self.snr_by_flux * brightness + rest * n
+        deviation = self.snr_by_flux * np.clip(deviation, -3, 3) + rest * n
         snr = self.snr_median * np.exp(self.snr_scatter * deviation)
         return np.asarray(np.clip(snr, *self.snr_clip))
 
-    def expose(self, rng: np.random.Generator, flux: Single, grid: Grid, snr: Float) -> Pixels:
-        """Observe noiseless flux (N, L) at S/N (N,) in g."""
+    def electrons(self, flux: Single, grid: Grid, guide: Float, snr: Float) -> Float:
+        """Electrons per unit of flux, (N,): one number for all arms of an exposure."""
+        if len(self.spectrograph.arms) > 1:
+            return noise.electrons_by_guide(guide, self.spectrograph, snr)
+        return noise.electrons(flux, grid, self.spectrograph, self.good(grid), snr)
+
+    def expose(self, rng: np.random.Generator, flux: Single, grid: Grid, k: Float) -> Pixels:
+        """Observe noiseless flux (N, L) with k electrons per unit (N,)."""
         mask = self._lost(rng, flux.shape, grid)
-        variance = instrument.variance(flux, grid, self.good(grid), snr)
+        variance = noise.variance(flux, grid, self.spectrograph.on(grid), k)
+        variance /= np.float32(self.snr_scale**2)
         ivar = np.where(mask == 0, 1 / variance, np.float32(0))
         seen = flux * (1 + self._miscalibration(rng, grid, flux.shape[0]))
-        seen += rng.standard_normal(flux.shape, dtype=np.float32) * np.sqrt(variance)
+        seen += self._noise(rng, flux.shape, grid) * np.sqrt(variance)
         self._spoil_blue(rng, seen, grid)
         seen[ivar == 0] = 0
         return Pixels(seen, ivar, mask)
+
+    def _noise(self, rng: np.random.Generator, shape: tuple[int, ...], grid: Grid) -> Single:
+        drawn = noise.draw(self.noise, rng, shape)
+        if not self.sky_residuals:
+            return drawn
+        real = noise.sky_residuals(self.sky_residuals, self.sky_reader, grid)
+        taken = noise.of_sky(rng, (shape[0], shape[1]), real)
+        return np.where(np.isfinite(taken), taken, drawn)
 
     def _lost(
         self, rng: np.random.Generator, shape: tuple[int, ...], grid: Grid
     ) -> NDArray[np.uint32]:
         count = (shape[0], shape[1])
-        rays = instrument.runs(rng, count, self.cosmics, (1, 4))
-        gaps = instrument.runs(rng, count, self.gaps, (5, 35))
-        covered = instrument.within(grid.wavelength, self.coverage)
-        bright = covered & (instrument.sky(grid) >= instrument.BRIGHT)
-        common = np.where(covered, np.uint32(0), NODATA) | np.where(bright, BRIGHTSKY, 0)
-        lost = np.where(covered & (rays | gaps), FULLREJECT, np.uint32(0))
-        return np.asarray(lost | common, dtype=np.uint32)
+        rays = noise.runs(rng, count, self.cosmics, (1, 4))
+        gaps = noise.runs(rng, count, self.gaps, (5, 35))
+        lost, bright, nodata = (np.uint32(1 << bit) for bit in self.spectrograph.bits)
+        covered = self.covered(grid)
+        common = np.where(covered, np.uint32(0), nodata)
+        common |= np.where(covered & ~self.good(grid), bright, np.uint32(0))
+        return np.asarray(np.where(covered & (rays | gaps), lost, np.uint32(0)) | common)
 
     def _miscalibration(self, rng: np.random.Generator, grid: Grid, n: int) -> Single:
         place = np.log10(grid.wavelength / 3400.0) / np.log10(10500.0 / 3400.0)

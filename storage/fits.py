@@ -274,7 +274,7 @@ def _by_astropy(content: bytes, columns: frozenset[str], wanted: int) -> File:
         # What astropy raises on garbage, found by flipping bytes.
         except (
             *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError),
-            *(AttributeError, OverflowError, MemoryError, VerifyError, AstropyWarning),
+            *(AttributeError, NameError, OverflowError, MemoryError, VerifyError, AstropyWarning),
         ) as error:
             raise FitsError(f"astropy cannot read it: {type(error).__name__}: {error}") from error
 

@@ -1,163 +1,215 @@
-"""The spectrograph of a mock survey: line spread, throughput, sky and noise, shaped after SDSS.
+"""A spectrograph: its arms, line spread, throughput, fibre and sky, from a TOML file.
 
-Noise is drawn on the survey's own pixels: photons of object and sky, and the detector. The number
-of electrons per unit of flux is solved for, per object, so that the S/N asked for comes out.
+The files beside this one (``instruments/*.toml``) are presets; anybody's own file is given by path.
 """
 
+import tomllib
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from storage.grid import Float, Grid
-
-Single = NDArray[np.float32]
+from storage.night_sky import Curve, Sky
 
 C_KMS = 299792.458
 SDSS_PIXEL_KMS = 1e-4 * np.log(10) * C_KMS
 G_BAND, R_BAND = (4000.0, 5400.0), (5600.0, 6900.0)
 "Observed A, of S/N per pixel."
-BRIGHT = 75.0
-"A pixel whose sky is brighter than this (house unit) has no data: BRIGHTSKY, 1 % of them."
-_READ_VARIANCE = 7.5
-"Electrons squared per pixel."
+_FWHM = 2.3548200450309493
+_SKY_FIBRE = 3.0
 
-# Line spread as SDSS files tell it (wdisp): A, sigma in pixels of 1e-4 dex; two cameras.
-_LSF = (
-    (3300, 1.30), (3800, 1.22), (4200, 1.08), (4600, 0.99), (5000, 0.92), (5400, 0.88),
-    (5850, 0.86), (6050, 0.92), (6250, 0.96), (7000, 0.90), (8000, 0.84), (9200, 0.82),
-    (10900, 0.82),
-)  # fmt: skip
-
-# Night sky in a 3 arcsec fibre: continuum (A, house unit) and lines (vacuum A, peak over the
-# continuum in the same unit). City lamps, airglow [O I] and sodium, and the bands of OH.
-_SKY_CONTINUUM = (
-    (3300, 9.0), (3800, 8.0), (4300, 7.2), (5000, 7.8), (5450, 7.0), (5800, 10.0), (6000, 10.8),
-    (6250, 8.4), (7000, 6.4), (7500, 6.0), (8000, 7.2), (8500, 6.4), (9200, 8.0), (10900, 10.0),
-)  # fmt: skip
-_SKY_LINES = (
-    (4047.7, 16), (4359.6, 36), (5462.3, 35), (5578.9, 545), (5688.5, 12), (5770.6, 10),
-    (5791.6, 11), (5891.6, 93), (5897.6, 65), (5934.7, 8), (6237.3, 12), (6260.4, 10),
-    (6302.0, 120), (6365.5, 40), (6501.3, 11), (6555.4, 10), (6831.2, 21), (6865.9, 32),
-    (6924.7, 16), (6950.2, 19), (7242.7, 53), (7277.8, 62), (7286.2, 20), (7318.1, 47),
-    (7343.4, 54), (7372.2, 44), (7404.6, 28), (7440.5, 14), (7526.6, 34), (7573.6, 22),
-    (7601.5, 24), (7716.1, 70), (7753.5, 85), (7796.5, 55), (7823.5, 64), (7843.3, 14),
-    (7856.0, 71), (7872.3, 27), (7892.2, 35), (7915.9, 90), (7923.2, 34), (7967.1, 67),
-    (7994.7, 68), (8027.9, 55), (8064.9, 29), (8283.2, 52), (8290.9, 70), (8300.4, 81),
-    (8346.4, 167), (8356.0, 47), (8384.9, 36), (8402.3, 120), (8433.3, 144), (8454.7, 43),
-    (8468.4, 103), (8507.5, 62), (8631.8, 45), (8661.6, 42), (8764.0, 98), (8770.0, 125),
-    (8780.1, 123), (8828.8, 253), (8838.9, 93), (8869.5, 69), (8887.9, 184), (8906.4, 75),
-    (8922.8, 233), (8945.4, 65), (8959.8, 172), (8990.8, 53), (9003.3, 103), (9051.1, 45),
-    (9105.4, 21), (9315.0, 150), (9379.0, 190), (9442.0, 160), (9505.0, 120), (9720.0, 90),
-    (9793.0, 130), (9875.0, 140), (9920.0, 100), (10013.0, 90), (10085.0, 110), (10125.0, 90),
-)  # fmt: skip
+Band = tuple[PositiveFloat, PositiveFloat]
 
 
-def lsf_kms(wavelength: Float) -> Float:
-    """Sigma of the line spread at observed wavelengths, km/s; any shape."""
-    where, pixels = np.array(_LSF).T
-    return np.asarray(np.interp(wavelength, where, pixels) * SDSS_PIXEL_KMS)
+class Arm(BaseModel):
+    """One arm, as its own detector sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    wavelength: Band
+    "First and last pixel with data; vacuum A."
+    pixel: PositiveFloat
+    "Width of its pixels at 5500 A (log) or everywhere (linear); A."
+    read_variance: NonNegativeFloat
+    "Electrons squared per pixel."
+    throughput: Curve
+    "(A, share of photons detected)."
+    rise: tuple[float, PositiveFloat] | None = None
+    "Centre and width (A) of a logistic that multiplies the throughput."
+    dips: tuple[tuple[float, PositiveFloat, float], ...] = ()
+    "Centre, width (A) and depth of Gaussian dips in it."
+    lsf: Curve
+    "(A, line spread), in the unit below."
+    lsf_unit: Literal["sdss_pixel", "kms", "angstrom", "R"]
+    "Sigma in pixels of 1e-4 dex, in km/s or in A; or the resolution, wavelength over FWHM."
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.wavelength[0] >= self.wavelength[1]:
+            raise ValueError(f"arm {self.name}: wavelength = {self.wavelength} must ascend")
+        for name in ("throughput", "lsf"):
+            where, value = np.array(getattr(self, name)).T
+            if not (np.diff(where) > 0).all():
+                raise ValueError(f"arm {self.name}: the wavelengths of {name} must ascend")
+            if not (value > 0).all():
+                raise ValueError(f"arm {self.name}: {name} must be above 0 everywhere")
+        return self
+
+    def lsf_kms(self, wavelength: Float) -> Float:
+        """Sigma of the line spread, km/s; any shape."""
+        value = np.interp(wavelength, *np.array(self.lsf).T)
+        if self.lsf_unit == "R":
+            return np.asarray(C_KMS / (_FWHM * value))
+        if self.lsf_unit == "angstrom":
+            return np.asarray(value / wavelength * C_KMS)
+        return np.asarray(value * (SDSS_PIXEL_KMS if self.lsf_unit == "sdss_pixel" else 1.0))
+
+    def detected(self, wavelength: Float) -> Float:
+        """Share of photons detected, any shape; by wavelength, whatever the arm's range."""
+        whole = np.interp(wavelength, *np.array(self.throughput).T)
+        if self.rise is not None:
+            whole = whole / (1 + np.exp(-(wavelength - self.rise[0]) / self.rise[1]))
+        for centre, width, depth in self.dips:
+            whole = whole * (1 - depth * np.exp(-(((wavelength - centre) / width) ** 2)))
+        return np.asarray(whole)
 
 
-def lsf_pixels(grid: Grid) -> Float:
-    """Sigma of the line spread in pixels of a grid, (L,)."""
-    return np.asarray(lsf_kms(grid.wavelength) * grid.wavelength / C_KMS / grid.widths)
+class Instrument(BaseModel):
+    """A spectrograph, fibre and sky included.
 
-
-@lru_cache(maxsize=4)
-def sky(grid: Grid) -> Float:
-    """Brightness of the sky, (L,), house unit: lines are averaged over each pixel."""
-    continuum = np.interp(grid.wavelength, *np.array(_SKY_CONTINUUM).T)
-    centre, peak = np.array(_SKY_LINES).T
-    sigma = centre * lsf_kms(centre) / C_KMS
-    area = peak * sigma * np.sqrt(2 * np.pi)
-    below = ndtr((grid.edges - centre[:, None]) / sigma[:, None])
-    return np.asarray(continuum + area @ np.diff(below, axis=1) / grid.widths)
-
-
-def throughput(wavelength: Float) -> Float:
-    """Share of photons detected, (L,): falls to the blue, dips at the dichroic."""
-    whole = 0.20 / (1 + np.exp(-(wavelength - 4150.0) / 230.0))
-    return np.asarray(whole * (1 - 0.18 * np.exp(-(((wavelength - 6000.0) / 150.0) ** 2))))
-
-
-def variance(flux: Single, grid: Grid, good: NDArray[np.bool_], snr_g: Float) -> Single:
-    """Variance of flux that gives each spectrum its S/N in g.
-
-    Parameters
-    ----------
-    flux : (N, L) float32
-        Noiseless, house unit.
-    good : (L,) bool
-        Pixels with data.
-    snr_g : (N,) float64
-        Wanted mean of flux / sigma over `G_BAND`.
-
-    Returns
-    -------
-    (N, L) float32
-
-    Notes
-    -----
-    With q = throughput x wavelength x pixel width and K electrons per unit, the variance is
-    (K q (F + S) + R^2) / (K q)^2. S/N rises with K, so Newton's steps in log K converge.
+    Examples
+    --------
+    >>> [arm.name for arm in load("desi").arms]
+    ['b', 'r', 'z']
     """
-    q = throughput(grid.wavelength) * grid.wavelength / 5500.0 * grid.widths / 1.27
-    inside = pixels_in_g(grid, good)
-    some = inside[:: max(1, inside.size // 400)]
-    k = _electrons(flux[:, some], q[some], sky(grid)[some], snr_g)
-    kq = k.astype(np.float32)[:, None] * q.astype(np.float32)
-    light = np.maximum(flux, 0) + sky(grid).astype(np.float32)
-    return np.asarray((kq * light + np.float32(_READ_VARIANCE)) / kq**2)
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    "By wavelength."
+    joined: bool = True
+    "Whether the survey joins arms where they overlap, by inverse variance; else a grid has one."
+    fibre: PositiveFloat
+    "Diameter; arcsec."
+    sky: Sky = Sky()
+    "What shines into it besides the object."
+    masked_sky: PositiveFloat
+    "A pixel whose sky is brighter than this (house unit) has no data."
+    bits: tuple[int, int, int]
+    "The survey's mask bits: lost pixel, bright sky, no data."
+    broaden: Band | None = None
+    "The two widths (km/s) that starlight is mixed from; by default the ends of the line spread."
+
+    def lsf_kms(self, wavelength: Float) -> Float:
+        """Sigma of the line spread at observed wavelengths, km/s; any shape.
+
+        Where arms overlap, the mean of their variances, by throughput.
+        """
+        if len(self.arms) == 1:
+            return self.arms[0].lsf_kms(wavelength)
+        # Between two arms there is nothing to see: the nearest arm's spread goes on.
+        away = np.stack([_outside(wavelength, arm.wavelength) for arm in self.arms])
+        share = np.stack([arm.detected(wavelength) for arm in self.arms])
+        share = np.where(away == away.min(axis=0), share, 0.0)
+        variance = np.stack([arm.lsf_kms(wavelength) ** 2 for arm in self.arms])
+        return np.asarray(np.sqrt((share * variance).sum(axis=0) / share.sum(axis=0)))
+
+    def lsf_pixels(self, grid: Grid) -> Float:
+        """Sigma of the line spread in pixels of a grid, (L,)."""
+        return np.asarray(self.lsf_kms(grid.wavelength) * grid.wavelength / C_KMS / grid.widths)
+
+    def on(self, grid: Grid) -> "Instrument":
+        """What is seen on a grid: all arms where they are joined, else the one that fills it best.
+
+        Raises
+        ------
+        ValueError
+            When no arm is on the grid.
+        """
+        return _on(self, grid)
+
+    def covers(self, wavelength: Float) -> NDArray[np.bool_]:
+        """Whether an arm sees it, (L,)."""
+        each = [within(wavelength, arm.wavelength) for arm in self.arms]
+        return np.asarray(np.any(each, axis=0))
+
+    def sky_over(self, grid: Grid) -> Float:
+        """Brightness of the sky in the fibre, (L,), house unit."""
+        return _sky(self, grid)
+
+    def electrons_per_unit(self, arm: Arm, wavelength: Float, widths: Float | float) -> Float:
+        """Electrons of one pixel per unit of flux and exposure, (L,), in one arm."""
+        return np.asarray(arm.detected(wavelength) * wavelength / 5500.0 * widths / 1.27)
 
 
-def _electrons(flux: Single, q: Float, sky_here: Float, snr: Float) -> Float:
-    """Electrons per unit of flux, (N,), for which the mean of flux / sigma is snr."""
-    k = 10.0 * np.ones(snr.size)
-    signal, light = flux * q, (np.maximum(flux, 0) + sky_here) * q
-    for _ in range(12):
-        noise2 = k[:, None] * light + _READ_VARIANCE
-        each = k[:, None] * signal / np.sqrt(noise2)
-        slope = (each * (1 - 0.5 * k[:, None] * light / noise2)).mean(axis=1)
-        mean = each.mean(axis=1)
-        # Newton for log S/N as a function of log K; its slope is between 1/2 and 1.
-        k = k * np.exp(np.clip(np.log(snr / mean) * mean / slope, -4.0, 4.0))
-    return np.asarray(k)
+@lru_cache(maxsize=8)
+def _on(instrument: Instrument, grid: Grid) -> Instrument:
+    filled = [within(grid.wavelength, arm.wavelength).sum() for arm in instrument.arms]
+    if not any(filled):
+        raise ValueError(
+            f"instrument {instrument.name}: its arms see nothing of the grid "
+            f"{grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A; take the survey's own grid"
+        )
+    if instrument.joined:
+        return instrument
+    return instrument.model_copy(update={"arms": (instrument.arms[int(np.argmax(filled))],)})
 
 
-def pixels_in_g(grid: Grid, good: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Good pixels in `G_BAND`.
+@lru_cache(maxsize=8)
+def _sky(instrument: Instrument, grid: Grid) -> Float:
+    centre, peak = np.array(instrument.sky.lines).T
+    # The peaks are as SDSS sees them; what another spectrograph keeps is the area.
+    area = peak * (centre * load("sdss").lsf_kms(centre) / C_KMS) * np.sqrt(2 * np.pi)
+    whole = instrument.sky.over(grid, area, centre * instrument.lsf_kms(centre) / C_KMS)
+    return np.asarray(whole * (instrument.sky.factor * (instrument.fibre / _SKY_FIBRE) ** 2))
+
+
+def load(name: str | Instrument) -> Instrument:
+    """A preset by name, or the instrument of a TOML file by its path.
 
     Raises
     ------
     ValueError
-        When there is none.
+        When there is no such preset or file, or the file describes no instrument.
     """
-    inside = np.flatnonzero(good & within(grid.wavelength, G_BAND))
-    if not inside.size:
-        raise ValueError(
-            f"grid {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A has no good pixel in "
-            f"{G_BAND[0]:.0f}-{G_BAND[1]:.0f} A, where S/N_g is defined; take a grid that has"
-        )
-    return inside
+    return _load(name) if isinstance(name, str) else name
+
+
+@lru_cache(maxsize=16)
+def _load(name: str) -> Instrument:
+    if not name.endswith(".toml"):
+        shelf = files("storage") / "instruments"
+        known = sorted(each.name.removesuffix(".toml") for each in shelf.iterdir())
+        if name not in known:
+            raise ValueError(
+                f"instrument = {name!r}: there are {', '.join(known)}; "
+                "or give the path of a .toml file of your own"
+            )
+        return Instrument(**_table(name, (shelf / f"{name}.toml").read_text("utf-8")))
+    if not Path(name).is_file():
+        raise ValueError(f"instrument = {name!r}: there is no such file")
+    return Instrument(**_table(name, Path(name).read_text("utf-8")))
+
+
+def _table(name: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"instrument = {name!r}: not TOML: {error}") from error
+
+
+def _outside(wavelength: Float, band: Band) -> Float:
+    """Distance from a band, 0 inside; A."""
+    return np.asarray(np.maximum(np.maximum(band[0] - wavelength, wavelength - band[1]), 0.0))
 
 
 def within(wavelength: Float, band: tuple[float, float]) -> NDArray[np.bool_]:
     """Pixels whose centres are in a band, (L,)."""
     return np.asarray((wavelength >= band[0]) & (wavelength <= band[1]))
-
-
-def runs(
-    rng: np.random.Generator, shape: tuple[int, int], share: float, lengths: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Pixels (N, L) hit by runs of low to high pixels, that cover about a share of all."""
-    low, high = lengths
-    count = rng.poisson(share * shape[0] * shape[1] / (0.5 * (low + high)))
-    row, first = rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)
-    length = rng.integers(low, high + 1, count)
-    hit = np.zeros(shape, dtype=bool)
-    for step in range(high):
-        long = length > step
-        hit[row[long], np.minimum(first[long] + step, shape[1] - 1)] = True
-    return hit

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from storage.grid import Float, Grid
+from storage.line_statistics import Strengths
 
 LINES: dict[str, float] = {
     "oii3726": 3727.092, "oii3729": 3729.875, "neiii3869": 3869.857, "hdelta": 4102.892,
@@ -24,9 +25,15 @@ _REACH = 6.0
 
 
 def ratios(
-    rng: np.random.Generator, star_forming: NDArray[np.bool_], seyfert: NDArray[np.bool_], oh: Float
+    rng: np.random.Generator,
+    star_forming: NDArray[np.bool_],
+    seyfert: NDArray[np.bool_],
+    oh: Float,
+    strengths: Strengths | None = None,
 ) -> Float:
     """Line fluxes over Halpha before any dust, (N, 18) in the order of `LINES`.
+
+    strengths : of star-forming galaxies, if not those of the relations below.
 
     Notes
     -----
@@ -44,9 +51,16 @@ def ratios(
     o3_forming = (8.73 - oh) / 0.32 + normal(n2_forming, 0.09)
     n2 = of_kind(n2_forming, normal(-0.02, 0.12), normal(0.06, 0.12))
     o3 = of_kind(o3_forming, normal(0.85, 0.15), normal(0.32, 0.12))
-    s2 = of_kind(normal(-0.42 - 0.25 * (oh - 8.6), 0.07), normal(-0.25, 0.1), normal(-0.1, 0.1))
-    o2 = of_kind(normal(0.38 - 0.6 * (oh - 8.6), 0.1), normal(0.4, 0.15), normal(0.55, 0.15))
+    s2_forming, o2_forming = -0.42 - 0.25 * (oh - 8.6), 0.38 - 0.6 * (oh - 8.6)
+    s2 = of_kind(normal(s2_forming, 0.07), normal(-0.25, 0.1), normal(-0.1, 0.1))
+    o2 = of_kind(normal(o2_forming, 0.1), normal(0.4, 0.15), normal(0.55, 0.15))
     o1 = of_kind(normal(-1.55, 0.12), normal(-0.9, 0.15), normal(-0.75, 0.15))
+    if strengths is not None:
+        taken = (strengths.n2, strengths.o3, strengths.s2, strengths.o2)
+        n2, o3, s2, o2 = (
+            np.where(star_forming, new, old)
+            for new, old in zip(taken, (n2, o3, s2, o2), strict=True)
+        )
     doublet_s2, doublet_o2 = rng.uniform(1.1, 1.44, oh.size), rng.uniform(1.2, 1.45, oh.size)
     hbeta = 1 / 2.86
     oii, oiii, nii, sii = 10**o2 * hbeta, 10**o3 * hbeta, 10**n2, 10**s2

@@ -4,12 +4,16 @@ Mass sets metallicity and star formation; star formation sets the young light an
 sets the mass-to-light ratio. Every block of 256 rows is drawn whole, from a generator of its own.
 """
 
+from typing import Literal
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from storage import nebula, templates
+from storage import line_statistics, nebula
 from storage.grid import Float
 from storage.schema import Field as Column
+from storage.template_files import Medium, library
+from storage.templates import Templates, analytic
 
 BLOCK = 256
 "Rows that are drawn together: row i never depends on how many are asked for."
@@ -43,6 +47,8 @@ PARAMETERS: dict[str, Column] = {
         ("ew_halpha", "f4", "Angstrom", "rest equivalent width of narrow Halpha, in emission > 0"),
     )
 }
+YOUNG, OH = (-0.59, 0.285), (8.71, 0.11)
+"Mean and scatter of log light_young and of 12 + log(O/H), star-forming galaxies of mock-v1."
 
 
 class Population(BaseModel):
@@ -74,12 +80,25 @@ class Population(BaseModel):
     "Standard deviation of smooth departures of the continuum from the templates, a fraction."
     outliers: float = Field(default=0.01, ge=0.0, le=1.0)
     "Share of odd objects: half with broad Balmer lines, half heavily reddened."
+    templates: str = "analytic"
+    "Stellar templates: the analytic ones, or files by a pattern such as ``ssp/*.fits``."
+    template_medium: Medium = "air"
+    "What the wavelengths of such files are in."
+    lines: Literal["relations", "desi"] = "relations"
+    "Strengths of star-forming galaxies' lines: published relations, or the statistics of DESI."
+
+    @property
+    def base(self) -> Templates:
+        """The stellar templates themselves."""
+        if self.templates == "analytic":
+            return analytic()
+        return library(self.templates, self.template_medium)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Float]:
         """`PARAMETERS` of one block, (256,) each; and `wiggles` (256, 5), `line_ratios`
-        (256, 18; over narrow Halpha, dust-free) and `weights` (256, 54; of the templates)."""
+        (256, 18; over narrow Halpha, dust-free) and `weights` (256, T; of the templates)."""
         mass = self._masses(rng)
-        stars = _stars(rng, mass)
+        stars = _stars(rng, mass, self.base)
         gas = self._gas(rng, mass, stars)
         dynamics = self._dynamics(rng, mass)
         # [alpha/Fe] rises with the potential: Thomas et al. (2010).
@@ -122,16 +141,27 @@ class Population(BaseModel):
         scatter = rng.standard_normal((2, BLOCK))
         forming = 1.38 + 0.9 * (np.log10(stars["light_young"]) + 0.55) + 0.15 * scatter[0]
         retired, active = -0.35 + 0.35 * scatter[0], 0.75 + 0.35 * scatter[0]
+        oh, strengths, redden, spread = mass["oh"], None, 0.2, 0.1
+        if self.lines == "desi":
+            strengths = _as_in_desi(rng, mass, stars)
+            # Balmer decrements are smaller there than in mock-v1, and scatter less.
+            redden, spread = 0.15, 0.05
+            forming, oh = strengths.ew_halpha, np.where(kind == STAR_FORMING, strengths.oh, oh)
         log_ew = np.choose(kind.astype(int), [retired, forming, active])
         seyfert = (kind == ACTIVE) & (rng.random(BLOCK) < 0.5)
         reddening = np.choose(
             kind.astype(int),
-            [0.03 * abs(scatter[1]), abs(0.2 + 0.1 * scatter[1]), abs(0.15 + 0.1 * scatter[1])],
+            [
+                0.03 * abs(scatter[1]),
+                abs(redden + spread * scatter[1]),
+                abs(0.15 + 0.1 * scatter[1]),
+            ],
         )
         odd = np.where(mass["outlier"] == 2, rng.uniform(0.5, 1.0, BLOCK), 0.0)
         return {
             "ew_halpha": 10.0**log_ew * self.emission,
-            "line_ratios": nebula.ratios(rng, kind == STAR_FORMING, seyfert, mass["oh"]),
+            "line_ratios": nebula.ratios(rng, kind == STAR_FORMING, seyfert, oh, strengths),
+            "oh": np.clip(oh, 8.0, 9.0),
             "ebv_internal": self.dust * reddening + odd,
         }
 
@@ -152,7 +182,16 @@ class Population(BaseModel):
         return {"ebv": ebv * (self.galactic > 0)}
 
 
-def _stars(rng: np.random.Generator, mass: dict[str, Float]) -> dict[str, Float]:
+def _as_in_desi(
+    rng: np.random.Generator, mass: dict[str, Float], stars: dict[str, Float]
+) -> line_statistics.Strengths:
+    # Mean and scatter of both among the star-forming galaxies of the default population.
+    young = (np.log10(stars["light_young"]) - YOUNG[0]) / YOUNG[1]
+    metal = (mass["oh"] - OH[0]) / OH[1]
+    return line_statistics.draw(rng, young, metal)
+
+
+def _stars(rng: np.random.Generator, mass: dict[str, Float], nodes: Templates) -> dict[str, Float]:
     kind = mass["population"].astype(int)
     n = rng.standard_normal((6, BLOCK))
     u = rng.random((4, BLOCK))
@@ -171,8 +210,8 @@ def _stars(rng: np.random.Generator, mass: dict[str, Float]) -> dict[str, Float]
     metal = np.where(kind == STAR_FORMING, gas_like, 0.05 + 0.2 * (mass["logmass"] - 10.5))
     metal = np.clip(metal + 0.15 * n[3], -1.3, 0.38)
     parts = ((1 - young - middle, old_age), (middle, middle_age), (young, young_age))
-    base = sum((f[:, None] * templates.weights(age, metal) for f, age in parts), np.zeros(1))
-    light = np.asarray(base @ templates.analytic().mass_to_light)
+    base = sum((f[:, None] * nodes.weights(age, metal) for f, age in parts), np.zeros(1))
+    light = np.asarray(base @ nodes.mass_to_light)
     enhanced, spread = np.choose(kind, [0.22, 0.06, 0.14]), np.choose(kind, [0.13, 0.07, 0.11])
     distant = mass["logmass"] - 10.3 - 2 * np.log10(mass["z"] / 0.08) + 0.12 * n[5]
     return {

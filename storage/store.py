@@ -3,16 +3,23 @@
 A version is a commit; what is open for reading stays as it was while others write.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 
 import icechunk
 import xarray as xr
 import zarr
 
+from storage.lease import Lease, LeaseError
+from storage.place import exists as exists
+from storage.place import location as location
+from storage.place import make_room, reaching
 from storage.schema import SCHEMA_VERSION, SchemaError
+
+WAIT_S = 60.0
+"How long `Survey.create` waits for another process that makes the same store, s."
 
 # Icechunk logs on stdout that local commits need one committer; the lease sees to that.
 icechunk.set_logs_filter("error")
@@ -30,6 +37,8 @@ class Version:
     "What, in words."
     metadata: dict[str, Any]
     "Who: job, code version, card digest."
+    tags: tuple[str, ...] = ()
+    "Names that it was given, sorted."
 
 
 class Survey:
@@ -45,14 +54,28 @@ class Survey:
 
     @classmethod
     def create(cls, path: str) -> Self:
-        """Make an empty store, or open the one that is there."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        repository = icechunk.Repository.open_or_create(location(path))
-        # Icechunk's own first version is empty: one who was killed after it left no more.
-        if len(list(repository.ancestry(branch="main"))) == 1:
-            session = repository.writable_session("main")
-            zarr.open_group(session.store, mode="a").attrs["specmill_schema"] = SCHEMA_VERSION
-            session.commit("create")
+        """Make an empty store, or open the one that is there; two may do so at once.
+
+        Raises
+        ------
+        LeaseError
+            When another process has been making it for `WAIT_S`.
+        StoreError
+            When it cannot be written.
+        """
+        end = time.monotonic() + WAIT_S
+        while not (exists(path) and _is_whole(path)):
+            try:
+                lease = Lease(path, "create")
+            except LeaseError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+                continue
+            try:
+                _make(path)
+            finally:
+                lease.release()
         return cls.open(path)
 
     @classmethod
@@ -70,14 +93,10 @@ class Survey:
         """
         if not exists(path):
             raise FileNotFoundError(f"{path}: no survey store here; `specmill ingest` makes one")
-        repository = icechunk.Repository.open(location(path))
-        survey = cls(path, repository, _lookup(repository, snapshot, path))
-        found = survey._root.attrs.get("specmill_schema")
-        if found != SCHEMA_VERSION:
-            raise SchemaError(
-                f"{path}: written with schema version {found}, this specmill reads "
-                f"{SCHEMA_VERSION}; use the specmill that wrote it, or ingest again"
-            )
+        with reaching(path):
+            repository = icechunk.Repository.open(location(path))
+            survey = cls(path, repository, lookup(repository, snapshot, path))
+        _check_version(survey._root.attrs.get("specmill_schema"), path, newest=snapshot is None)
         return survey
 
     def groups(self) -> list[str]:
@@ -123,35 +142,69 @@ class Survey:
         return dict(self._root[group].attrs)
 
     def history(self) -> list[Version]:
-        """All versions, the newest first."""
+        """All versions, the newest first; of those that were expired, the tagged ones."""
+        tags = tags_of(self._repository)
+        line = list(self._repository.ancestry(branch="main"))
+        named = {i.id: i for name in tags for i in [next(self._repository.ancestry(tag=name))]}
+        off = [named[snapshot] for snapshot in named.keys() - {info.id for info in line}]
+        off.sort(key=lambda info: info.written_at, reverse=True)
         return [
             Version(
                 snapshot=info.id,
                 written=info.written_at,
                 message=info.message,
                 metadata=dict(info.metadata),
+                tags=tuple(name for name, snapshot in tags.items() if snapshot == info.id),
             )
-            for info in self._repository.ancestry(branch="main")
+            # What was expired is older than what was not, and younger than the empty beginning.
+            for info in [*line[:-1], *off, line[-1]]
         ]
 
 
-def exists(path: str) -> bool:
-    """Whether there is a store."""
-    return Path(path).is_dir() and icechunk.Repository.exists(location(path))
+def tags_of(repository: icechunk.Repository) -> dict[str, str]:
+    """The snapshot of every tag, by name."""
+    return {name: str(repository.lookup_tag(name)) for name in sorted(repository.list_tags())}
 
 
-def location(path: str) -> icechunk.Storage:
-    """Where Icechunk finds the store of a path.
+def schema_version(path: str) -> Any:
+    """The schema version of a store's newest version, as it stands there; None where it lacks."""
+    with reaching(path):
+        session = icechunk.Repository.open(location(path)).readonly_session("main")
+        return _root(session.store, path).attrs.get("specmill_schema")
 
-    Raises
-    ------
-    ValueError
-        When the path does not end in .icechunk.
-    """
-    if not path.rstrip("/").endswith(".icechunk"):
-        raise ValueError(f"{path}: the folder of a store ends in .icechunk")
-    found: icechunk.Storage = icechunk.local_filesystem_storage(str(Path(path).absolute()))
-    return found
+
+def _make(path: str) -> None:
+    with reaching(path):
+        make_room(path)
+        repository = icechunk.Repository.open_or_create(location(path))
+        session = repository.writable_session("main")
+        root = zarr.open_group(session.store, mode="a")
+        if root.attrs.get("specmill_schema") is None:
+            root.attrs["specmill_schema"] = SCHEMA_VERSION
+            session.commit("create")
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        return schema_version(path) is not None
+    except SchemaError:
+        return False
+
+
+def _check_version(found: object, path: str, *, newest: bool) -> None:
+    if found == SCHEMA_VERSION:
+        return
+    words = f"{path}: written with schema version {found}, this specmill reads {SCHEMA_VERSION}"
+    if isinstance(found, int) and found < SCHEMA_VERSION:
+        raise SchemaError(
+            f"{words}; `specmill migrate {path}` brings it up to date"
+            if newest
+            else f"{words}; past versions stay as they are: open the newest one (after "
+            f"`specmill migrate {path}`), or use the specmill that wrote this"
+        )
+    raise SchemaError(
+        f"{words}: a newer specmill wrote it; use the specmill that wrote it, or ingest again"
+    )
 
 
 def _root(store: icechunk.IcechunkStore, path: str) -> zarr.Group:
@@ -163,7 +216,14 @@ def _root(store: icechunk.IcechunkStore, path: str) -> zarr.Group:
         ) from error
 
 
-def _lookup(repository: icechunk.Repository, snapshot: str | None, path: str) -> str:
+def lookup(repository: icechunk.Repository, snapshot: str | None, path: str) -> str:
+    """The id of a snapshot or tag; of the newest version when None.
+
+    Raises
+    ------
+    ValueError
+        When there is none such.
+    """
     if snapshot is None:
         return str(repository.lookup_branch("main"))
     if snapshot in repository.list_tags():
@@ -172,5 +232,6 @@ def _lookup(repository: icechunk.Repository, snapshot: str | None, path: str) ->
         return str(repository.lookup_snapshot(snapshot).id)
     except (ValueError, icechunk.IcechunkError) as error:
         raise ValueError(
-            f"{path}: no snapshot or tag {snapshot!r}; `specmill history {path}` lists them"
+            f"{path}: no snapshot or tag {snapshot!r}, or it was expired; "
+            f"`specmill history {path}` lists those there are"
         ) from error

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from storage import dust, instrument, nebula, templates
+from storage import dust, nebula, templates
 from storage.grid import Float, Grid
+from storage.instrument import C_KMS, Instrument
+from storage.templates import Templates
 
 Draw = dict[str, Float]
 Single = NDArray[np.float32]
@@ -30,14 +32,15 @@ OBSERVED = Grid(
     size=_LAST - _FIRST,
 )
 "The fine axis, observed frame: 3346-10851 A."
-PIXEL_KMS = templates.REST.step * np.log(10) * instrument.C_KMS
-# The line spread varies with wavelength: spectra with the sharpest and the bluntest one are mixed
-# so that the variance is right everywhere; the fourth moment is then right to a few per cent.
-_SHARP_KMS, _BLUNT_KMS = 52.0, 92.0
+PIXEL_KMS = templates.REST.step * np.log(10) * C_KMS
+GUIDE = Grid(kind="linear", start=4350.0, step=700.0, size=2)
+"The two halves of g: what tells how bright an object is there, on whatever grid it is drawn."
 
 
-def flux(draw: Draw, grid: Grid) -> tuple[Single, Float]:
-    """Flux (N, L) as the telescope sees it, without noise, and line fluxes (N, 18).
+def flux(
+    draw: Draw, grid: Grid, instrument: Instrument, base: Templates
+) -> tuple[Single, Float, Single]:
+    """Flux (N, L) as the telescope sees it, without noise; line fluxes (N, 18); flux in g (N, 2).
 
     Parameters
     ----------
@@ -45,22 +48,33 @@ def flux(draw: Draw, grid: Grid) -> tuple[Single, Float]:
         `storage.population.PARAMETERS`, (N,) each; weights, line_ratios, wiggles.
     grid : Grid
         Within `OBSERVED`.
+    instrument : Instrument
+        Whose line spread it is seen with.
+    base : Templates
+        That the weights are of.
 
     Returns
     -------
-    flux, lines
-        House unit; lines x A, observed, before Galactic dust.
+    flux, lines, guide
+        House unit; lines x A, observed, before Galactic dust; mean flux over `GUIDE`.
     """
-    on = _onto(grid)
-    fine = _stars(draw)
+    _onto(grid)  # refuses a grid out of reach before anything is drawn
+    fine = _stars(draw, instrument, base)
     fine *= _internal_dust(draw)
     lines = _line_fluxes(draw, fine)
+    whole, guide = (_seen(fine, lines, draw, axis, instrument) for axis in (grid, GUIDE))
+    return whole, lines, guide
+
+
+def _seen(fine: Single, lines: Float, draw: Draw, grid: Grid, instrument: Instrument) -> Single:
+    """Starlight on the fine axis, on a grid with all that is added there, (N, L)."""
+    on = _onto(grid)
     out: Single = np.ascontiguousarray((on.rebin @ fine.T).T)
     waves = draw["wiggles"].astype(np.float32) @ on.smooth
     out *= 1 + waves
-    _add_gas(out, grid, draw, lines)
+    _add_gas(out, grid, draw, lines, instrument)
     out *= np.exp(np.float32(-0.4 * np.log(10)) * draw["ebv"].astype(np.float32)[:, None] * on.dust)
-    return out, lines
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +89,7 @@ class _Onto:
     "(L,) Galactic extinction, mag per E(B-V)."
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _onto(grid: Grid) -> _Onto:
     if grid.edges[0] < OBSERVED.edges[0] or grid.edges[-1] > OBSERVED.edges[-1]:
         raise ValueError(
@@ -86,7 +100,7 @@ def _onto(grid: Grid) -> _Onto:
     place = np.interp(np.log10(grid.wavelength), np.log10(OBSERVED.wavelength), axis)
     degrees = [np.polynomial.Legendre.basis(k)(place) * np.sqrt(2 * k + 1) for k in range(1, 6)]
     return _Onto(
-        rebin=_mean_over_pixels(grid),
+        rebin=_mean_over_pixels(grid) if _is_coarse(grid) else _between_pixels(grid),
         smooth=np.stack(degrees).astype(np.float32),
         dust=dust.curve("F99", grid.wavelength).astype(np.float32),
     )
@@ -110,11 +124,37 @@ def _mean_over_pixels(grid: Grid) -> sparse.csr_array:
     return matrix
 
 
-def _stars(draw: Draw) -> Single:
+def _is_coarse(grid: Grid) -> bool:
+    """Whether fine pixels are smaller than those of a grid everywhere."""
+    return bool((grid.widths / (OBSERVED.step * np.log(10) * grid.wavelength)).min() > 1.1)
+
+
+def _between_pixels(grid: Grid) -> sparse.csr_array:
+    """Means over pixels that are about as small as fine ones: a polynomial through six of these.
+
+    Starlight is broadened by 60 km/s or more, 1.7 fine pixels, and so has no power that it misses.
+    """
+    half = 0.5 / np.sqrt(3.0)  # the two nodes of Gauss
+    rows, columns, shares = [], [], []
+    for node in (-half, half):
+        place = OBSERVED.pixel(grid.wavelength + node * grid.widths)
+        first = np.clip(np.floor(place).astype(np.intp) - 2, 0, OBSERVED.size - 6)
+        offset = place - first
+        for k in range(6):
+            others = [j for j in range(6) if j != k]
+            share = np.prod([(offset - j) / (k - j) for j in others], axis=0)
+            rows.append(np.arange(grid.size))
+            columns.append(first + k)
+            shares.append(0.5 * share.astype(np.float32))
+    entries = (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.coo_array(entries, shape=(grid.size, OBSERVED.size)).tocsr()
+
+
+def _stars(draw: Draw, instrument: Instrument, base: Templates) -> Single:
     """Starlight on the fine axis, (N, M), house unit."""
     weights = draw["weights"] * draw["level"][:, None]
     changed = [weights, weights * draw["alpha_fe"][:, None], weights * draw["iron_h"][:, None]]
-    spectrum = (np.concatenate(changed, axis=1).astype(np.float32) @ _transforms()).view(
+    spectrum = (np.concatenate(changed, axis=1).astype(np.float32) @ _transforms(base)).view(
         np.complex64
     )
     # Steps are sampled below: 2 pi f is the phase that one pixel of shift gives.
@@ -124,25 +164,38 @@ def _stars(draw: Draw) -> Single:
     spectrum *= _phases(np.log10(1 + draw["z"]) / templates.REST.step, spectrum.shape[1])
     sharp, blunt = (
         fft.irfft(spectrum * _f4(np.exp(-0.5 * (kms / PIXEL_KMS * omega) ** 2)), axis=1)
-        for kms in (_SHARP_KMS, _BLUNT_KMS)
+        for kms in _ends(instrument)
     )
     out: Single = sharp[:, _FIRST:_LAST]
-    out += _bluntness() * (blunt[:, _FIRST:_LAST] - out)
+    out += _bluntness(instrument) * (blunt[:, _FIRST:_LAST] - out)
     return out
 
 
-@lru_cache(maxsize=1)
-def _transforms() -> Single:
+@lru_cache(maxsize=2)
+def _transforms(base: Templates) -> Single:
     """Fourier transforms of the templates and of their two derivatives, (3 T, 2 K) real pairs."""
-    base = templates.analytic()
     every = np.concatenate([base.flux, base.alpha, base.iron])
     return np.asarray(fft.rfft(every, axis=1).view(np.float32))
 
 
-@lru_cache(maxsize=1)
-def _bluntness() -> Single:
+@lru_cache(maxsize=8)
+def _ends(instrument: Instrument) -> tuple[float, float]:
+    """The sharpest and the bluntest line spread, km/s.
+
+    Spectra with either are mixed, so that the variance is right at every wavelength in between;
+    the fourth moment is then right to a few per cent.
+    """
+    if instrument.broaden is not None:
+        return instrument.broaden
+    kms = instrument.lsf_kms(OBSERVED.wavelength)
+    return float(kms.min()), max(float(kms.max()), 1.01 * float(kms.min()))
+
+
+@lru_cache(maxsize=8)
+def _bluntness(instrument: Instrument) -> Single:
+    sharp, blunt = _ends(instrument)
     variance = instrument.lsf_kms(OBSERVED.wavelength) ** 2
-    return _f4((variance - _SHARP_KMS**2) / (_BLUNT_KMS**2 - _SHARP_KMS**2))
+    return _f4((variance - sharp**2) / (blunt**2 - sharp**2))
 
 
 def _phases(shift: Float, size: int) -> NDArray[np.complex64]:
@@ -187,24 +240,24 @@ def _beside_halpha(fine: Single, z: Float) -> Float:
     return np.asarray(np.take_along_axis(fine, columns, axis=1).mean(axis=1), dtype=np.float64)
 
 
-def _add_gas(out: Single, grid: Grid, draw: Draw, lines: Float) -> None:
+def _add_gas(out: Single, grid: Grid, draw: Draw, lines: Float, instrument: Instrument) -> None:
     for number, (name, rest) in enumerate(nebula.LINES.items()):
-        centre = rest * (1 + draw["z"]) * (1 + draw["velocity_gas"] / instrument.C_KMS)
-        sigma = _seen_width(centre, draw["sigma_gas"])
+        centre = rest * (1 + draw["z"]) * (1 + draw["velocity_gas"] / C_KMS)
+        sigma = _seen_width(centre, draw["sigma_gas"], instrument)
         nebula.add_lines(out, grid, centre, sigma, lines[:, number])
         broad = np.flatnonzero(draw["sigma_broad"])
         if name in nebula.BALMER and broad.size:
             some = out[broad]
-            sigma = _seen_width(centre[broad], draw["sigma_broad"][broad])
+            sigma = _seen_width(centre[broad], draw["sigma_broad"][broad], instrument)
             # Five times the narrow flux, and never less than 30 A.
             factor = np.maximum(5.0, 30.0 / np.maximum(draw["ew_halpha"][broad], 0.1))
             nebula.add_lines(some, grid, centre[broad], sigma, factor * lines[broad, number])
             out[broad] = some
 
 
-def _seen_width(centre: Float, kms: Float) -> Float:
+def _seen_width(centre: Float, kms: Float, instrument: Instrument) -> Float:
     """Sigma in A of a line of kms through the instrument."""
-    return np.asarray(centre * np.hypot(kms, instrument.lsf_kms(centre)) / instrument.C_KMS)
+    return np.asarray(centre * np.hypot(kms, instrument.lsf_kms(centre)) / C_KMS)
 
 
 def _f4(value: NDArray[np.floating[Any]]) -> Single:

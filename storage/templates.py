@@ -61,9 +61,18 @@ _WEAK = 220
 _WEAK_SEED = 4000
 
 
-@dataclass(frozen=True, kw_only=True)
+# Two of them are the same only if they are one: arrays have no hash.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Templates:
-    """Base spectra on `REST`, unit mean flux over 5450-5550 A; T = 54 (age, metallicity) pairs."""
+    """Base spectra on `REST`, unit mean flux over 5450-5550 A; T runs over metallicity fastest.
+
+    What is drawn between the nodes is interpolated, what is drawn beyond them is the nearest.
+    """
+
+    ages: tuple[float, ...]
+    "Gyr, ascending."
+    metallicities: tuple[float, ...]
+    "[Z/H], dex, ascending; T = ages x metallicities."
 
     flux: NDArray[np.float32]
     "(T, L)."
@@ -74,10 +83,16 @@ class Templates:
     mass_to_light: NDArray[np.float64]
     "(T,), solar units in r."
 
+    def weights(self, age: Float, metal: Float) -> Float:
+        """Shares of the templates, (N, T), by linear interpolation in log age and metallicity."""
+        by_age = _tents(np.log10(age), np.log10(self.ages))
+        by_metal = _tents(metal, np.asarray(self.metallicities))
+        return np.asarray(np.einsum("na,nm->nam", by_age, by_metal).reshape(age.size, -1))
+
 
 @lru_cache(maxsize=1)
 def analytic() -> Templates:
-    """The analytic templates, axis T running over metallicity fastest."""
+    """The analytic templates: 54 of them, from nothing but this file."""
     wavelength = REST.wavelength
     age, metal = (axis.ravel() for axis in np.meshgrid(AGES, METALLICITIES, indexing="ij"))
     depth, alpha, iron = _metal_depth(wavelength, age, metal)
@@ -85,6 +100,8 @@ def analytic() -> Templates:
     flux = _with_step(wavelength, flux, _by_age(age, _DN4000) + 0.45 * metal * _oldness(age))
     flux /= flux[:, (wavelength > 5450) & (wavelength < 5550)].mean(axis=1, keepdims=True)
     return Templates(
+        ages=AGES,
+        metallicities=METALLICITIES,
         flux=flux.astype(np.float32),
         # Both leave the continuum alone to first order: magnesium up, iron down.
         alpha=(flux * np.log(10) * (0.45 * iron - 0.75 * alpha)).astype(np.float32),
@@ -93,14 +110,8 @@ def analytic() -> Templates:
     )
 
 
-def weights(age: Float, metal: Float) -> Float:
-    """Shares of the templates, (N, T), by linear interpolation in log age and metallicity."""
-    by_age = _tents(np.log10(age), np.log10(AGES))
-    by_metal = _tents(metal, np.asarray(METALLICITIES))
-    return np.asarray(np.einsum("na,nm->nam", by_age, by_metal).reshape(age.size, -1))
-
-
 def _tents(value: Float, nodes: Float) -> Float:
+    """Shares of the nodes, (N, nodes), at values."""
     position = np.interp(value, nodes, np.arange(nodes.size))
     return np.asarray(np.clip(1.0 - np.abs(position[:, None] - np.arange(nodes.size)), 0.0, None))
 

@@ -7,30 +7,24 @@ are refused.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import icechunk
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage import schema
+from storage.chunks import CHUNK_ROWS as CHUNK_ROWS
+from storage.chunks import COLUMN_ROWS as COLUMN_ROWS
+from storage.chunks import WORKER_DIMS as WORKER_DIMS
+from storage.chunks import make_array
+from storage.fork import Fork as Fork
+from storage.fork import WriteError as WriteError
+from storage.fork import refuse_overlap
 from storage.lease import Lease
+from storage.place import alone, exists, location, reaching
 from storage.schema import Field
-from storage.store import location
-
-CHUNK_ROWS = 512
-"Rows of one chunk of a (spectrum, pixel) array."
-COLUMN_ROWS = 65_536
-"Rows of one chunk of a column, so that a column query is fast."
-WORKER_DIMS = frozenset({"wavelength", "latent"})
-"Arrays with one of these axes are written by workers, in blocks; all others by the coordinator."
-
-
-class WriteError(ValueError):
-    """A write that would lose rows."""
 
 
 @contextmanager
@@ -39,52 +33,20 @@ def writing(path: str, job: str) -> Iterator["Writer"]:
 
     Raises
     ------
+    FileNotFoundError
+        When there is no store at the path.
     LeaseError
         When another one has it.
     """
+    if not exists(path):
+        raise FileNotFoundError(f"{path}: no survey store here; `specmill ingest` makes one")
     lease = Lease(path, job)
     try:
-        yield Writer(path, icechunk.Repository.open(location(path)), lease)
+        with reaching(path):
+            repository = icechunk.Repository.open(location(path))
+        yield Writer(path, repository, lease)
     finally:
         lease.release()
-
-
-@dataclass
-class Fork:
-    """A worker's part of a transaction: pickled to it, written by it, returned by it."""
-
-    session: icechunk.ForkSession
-    "What Icechunk merges."
-    base: str
-    "Snapshot that it started from."
-    claims: set[tuple[str, int]] = field(default_factory=set)
-    "Chunks written: (array, number of the chunk)."
-
-    def write_block(self, group: str, first: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write rows from `first` on of (spectrum, ...) arrays: whole chunks, or up to the end.
-
-        Raises
-        ------
-        WriteError
-            When the rows begin or end inside a chunk, or a chunk was written before.
-        """
-        target = zarr.open_group(self.session.store, path=group, mode="r+")
-        for name, values in arrays.items():
-            array = target[name]
-            assert isinstance(array, zarr.Array)
-            rows, last = array.chunks[0], first + len(values)
-            if first % rows or (last % rows and last != array.shape[0]):
-                raise WriteError(
-                    f"{group}/{name}: rows {first}:{last} are not whole chunks of {rows} "
-                    f"(of {array.shape[0]}); a block begins and ends where chunks do"
-                )
-            self._claim(f"{group}/{name}", range(first // rows, -(-last // rows)))
-            array[first:last] = values
-
-    def _claim(self, array: str, chunks: Iterable[int]) -> None:
-        wanted = {(array, chunk) for chunk in chunks}
-        _refuse_overlap(self.claims, wanted)
-        self.claims |= wanted
 
 
 class Writer:
@@ -116,12 +78,13 @@ class Writer:
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         """Make a group of the template's shape; coordinates are written, values are not."""
-        made = self._root.create_group(group)
-        made.attrs.update({"rows": template.sizes["spectrum"], "chunk_rows": chunk_rows, **attrs})
+        made, rows = self._root.create_group(group), template.sizes["spectrum"]
+        made.attrs.update({"rows": rows, "chunk_rows": chunk_rows, **attrs})
         for name, variable in template.variables.items():
-            array = _make(made, str(name), variable, chunk_rows)
+            array = make_array(made, str(name), variable, chunk_rows)
             if "spectrum" not in variable.dims:
-                array[:] = variable.to_numpy()
+                with reaching(self.path):
+                    array[:] = variable.to_numpy()
 
     def add_column(
         self,
@@ -148,7 +111,8 @@ class Writer:
             )
         about = {**schema.attrs(field), **(attrs or {})}
         column = xr.Variable("spectrum", np.asarray(values, schema.dtype(field)), about)
-        _make(target, name, column, CHUNK_ROWS)[:] = column.to_numpy()
+        with reaching(self.path):
+            make_array(target, name, column, CHUNK_ROWS)[:] = column.to_numpy()
 
     def delete_column(self, group: str, name: str) -> None:
         """Drop a variable of a group from this version on; older versions keep it.
@@ -184,11 +148,8 @@ class Writer:
 
         Returns the groups that grew; their new rows are pending. Commit it by itself.
         """
-        grown = [
-            path
-            for path, node in sorted(self._root.members(max_depth=None))
-            if path.split("/")[1:2] == [config] and node.attrs.get("rows", rows) != rows
-        ]
+        mine = [group for group in self.groups() if group.split("/")[1:2] == [config]]
+        grown = [group for group in mine if self.rows(group) != rows]
         for group in grown:
             self.resize(group, rows)
         return grown
@@ -199,7 +160,8 @@ class Writer:
         for name in schema.LEDGER:
             array = target[name]
             assert isinstance(array, zarr.Array)
-            array.oindex[np.asarray(rows)] = 0
+            with reaching(self.path):
+                array.oindex[np.asarray(rows)] = 0
 
     def delete_group(self, group: str) -> None:
         """Drop a group from this version on; older versions keep it."""
@@ -212,7 +174,7 @@ class Writer:
         over any number of commits, until the next fork is made.
         """
         self._base, self._claims = self._session.snapshot_id, set()
-        return Fork(self._session.fork(), self._base)
+        return Fork(self._session.fork(), self._base, path=self.path)
 
     def absorb(self, forks: Iterable[Fork]) -> None:
         """Take what workers wrote into the transaction.
@@ -229,7 +191,7 @@ class Writer:
                     f"{self.path}: a worker wrote from version {fork.base}, the work goes on from "
                     f"{self._base}; run its block again"
                 )
-            _refuse_overlap(self._claims, fork.claims)
+            refuse_overlap(self._claims, fork.claims)
             self._claims |= fork.claims
             self._session.merge(fork.session)
 
@@ -239,13 +201,23 @@ class Writer:
         for name, values in columns.items():
             array = target[name]
             assert isinstance(array, zarr.Array)
-            array[first : first + len(values)] = values
+            with reaching(self.path):
+                array[first : first + len(values)] = values
 
     def read_column(self, group: str, name: str) -> np.ndarray:
         """A column as this transaction sees it."""
         array = self._root[f"{group}/{name}"]
         assert isinstance(array, zarr.Array)
         return np.asarray(array[:])
+
+    def groups(self) -> list[str]:
+        """Paths of the groups that hold rows, as this transaction sees them, sorted."""
+        members = self._root.members(max_depth=None)
+        return sorted(path for path, node in members if "rows" in node.attrs)
+
+    def has(self, group: str, name: str) -> bool:
+        """Whether a group has a variable."""
+        return name in self._group(group)
 
     def __contains__(self, group: str) -> bool:
         return group in self._root and "rows" in self._root[group].attrs
@@ -270,55 +242,29 @@ class Writer:
         LeaseError
             When the lease is no longer ours: nothing is committed.
         WriteError
-            When somebody else committed meanwhile.
+            When somebody else committed meanwhile: nothing is committed.
+        StoreError
+            When the disk or the bucket refuses: nothing is committed.
         """
-        self.lease.check()
-        self._check_tip(self._session.snapshot_id)
-        snapshot = self._session.commit(message, dict(metadata or {}))
-        self._check_tip(snapshot)
-        self.lease.renew()
-        self._session = self._repository.writable_session("main")
+        with alone(self.path), reaching(self.path):
+            self.lease.check()
+            self._check_tip(self._session.snapshot_id)
+            try:
+                snapshot = self._session.commit(message, dict(metadata or {}))
+            except icechunk.ConflictError:
+                raise self._overtaken() from None
+            self._check_tip(snapshot)
+            self.lease.renew()
+            self._session = self._repository.writable_session("main")
         return str(snapshot)
 
     def _check_tip(self, expected: str) -> None:
-        tip = self._repository.lookup_branch("main")
-        if tip != expected:
-            raise WriteError(
-                f"{self.path}: version {tip} was committed by another writer after {expected}; "
-                "stop the other one and start again: pending rows are done then"
-            )
+        if self._repository.lookup_branch("main") != expected:
+            raise self._overtaken()
 
-
-def _make(group: zarr.Group, name: str, variable: xr.Variable, chunk_rows: int) -> zarr.Array[Any]:
-    """An array of the variable's shape; its values are not written."""
-    axes = [str(dim) for dim in variable.dims]
-    rows = chunk_rows if WORKER_DIMS & set(axes) else COLUMN_ROWS
-    return group.create_array(
-        name,
-        shape=variable.shape,
-        chunks=tuple(rows if d == "spectrum" else max(n, 1) for d, n in variable.sizes.items()),
-        dtype=str if variable.dtype.kind == "T" else variable.dtype,
-        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()],
-        dimension_names=axes,
-        attributes=dict(variable.attrs),
-        fill_value=_fill(variable),
-    )
-
-
-def _fill(variable: xr.Variable) -> Any:
-    if variable.dtype.kind == "T":
-        return ""
-    # A pixel that is missing is 0, with an ivar of 0; a number that is missing is none.
-    column = variable.dtype.kind == "f" and not WORKER_DIMS & set(variable.dims)
-    lacking = np.nan if column else 0
-    return variable.dtype.type(lacking)
-
-
-def _refuse_overlap(taken: set[tuple[str, int]], wanted: set[tuple[str, int]]) -> None:
-    twice = sorted(taken & wanted)
-    if twice:
-        array, chunk = twice[0]
-        raise WriteError(
-            f"{array}: chunk {chunk} is written twice in one transaction "
-            f"({len(twice)} such chunks); give every block to one worker only"
+    def _overtaken(self) -> WriteError:
+        tip, base = self._repository.lookup_branch("main"), self._session.snapshot_id
+        return WriteError(
+            f"{self.path}: version {tip} was committed by another writer after {base}; "
+            "stop the other one and start again: pending rows are done then"
         )

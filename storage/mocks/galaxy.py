@@ -1,4 +1,4 @@
-"""Galaxies of a flux-limited survey seen by an SDSS-like spectrograph, with their truth.
+"""Galaxies of a flux-limited survey seen by a spectrograph of choice, with their truth.
 
 A `Galaxy` is a population and an exposure: what is out there, and how the survey looks at it.
 Rows are made in blocks of 256, each from generators of its own, and then cut.
@@ -13,15 +13,17 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from storage import instrument, nebula, schema, synthesis
-from storage.exposure import Exposure, Pixels
+from storage import nebula, schema, synthesis
+from storage.exposure import Exposure, Pixels, Single
 from storage.grid import Float, Grid
+from storage.instrument import G_BAND, R_BAND, Instrument, load, within
 from storage.mock import generator
 from storage.population import ACTIVE, BLOCK, KINDS, PARAMETERS, STAR_FORMING, Population
 
 FIBRES = 640
 "Spectra on a plate."
 _KINDS = dict(enumerate(KINDS.split()))
+_GUIDE = ("flux_g_blue", "flux_g_red")
 _MEASURED = ("z", "z_err", "vdisp", "snr", "snr_g", "snr_r")
 # Noiseless, and so the best that the survey's own pipeline could have fitted.
 _MODEL = "noiseless flux, stands in for the best fit of the survey's pipeline"
@@ -52,6 +54,7 @@ class Galaxy(Population, Exposure):
             raise ValueError(f"z = {self.z}: the mock reaches z = {synthesis.Z_MOST}; stay below")
         if sum(self.shares) <= 0:
             raise ValueError(f"shares = {self.shares}: at least one kind needs a share above 0")
+        load(self.instrument)  # says now that there is no such instrument
         return self
 
     def truth(self, n: int, grid: Grid, seed: int, stream: str) -> xr.Dataset:
@@ -63,16 +66,17 @@ class Galaxy(Population, Exposure):
             When the grid leaves the range of the templates.
         """
         flux = np.empty((n, grid.size), np.float32)
-        columns = {name: np.empty(n, field.dtype) for name, field in _columns().items()}
+        seen_by, fields = self.spectrograph.on(grid), _columns(self.spectrograph)
+        columns = {name: np.empty(n, field.dtype) for name, field in fields.items()}
         for block, rows in _blocks(n):
             draw = self.draw(generator(seed, f"truth:{stream}", block))
-            light, lines = synthesis.flux(draw, grid)
+            light, lines, guide = synthesis.flux(draw, grid, seen_by, self.base)
             draw.update(_positions(seed, stream, block))
             draw.update({f"flux_{name}": lines[:, k] for k, name in enumerate(nebula.LINES)})
+            draw.update(dict(zip(_GUIDE, guide.T, strict=True)))
             flux[rows] = light[: rows.stop - rows.start]
             for name, values in columns.items():
                 values[rows] = draw[name][: rows.stop - rows.start]
-        fields = _columns()
         return xr.Dataset(
             {
                 "flux": (schema.PIXELS["flux"].dims, flux, schema.attrs(schema.PIXELS["flux"])),
@@ -126,9 +130,14 @@ class Galaxy(Population, Exposure):
         # A short block is filled up: what a row draws must not depend on those that follow it.
         flux = np.resize(truth["flux"].to_numpy(), (BLOCK, grid.size))
         z, sigma_v = (np.resize(truth[name].to_numpy(), BLOCK) for name in ("z", "sigma_v"))
-        snr = self.wanted_snr(rng, flux, grid, snr_g)
+        guide = self._guide(truth)
+        snr = self.wanted_snr(rng, self.level(flux, grid, guide), snr_g)
         entries = self.catalogue(rng, z, sigma_v, snr, self.z[1])
-        whole = self.expose(rng, flux, grid, snr)
+        if len(self.spectrograph.arms) > 1:
+            # Arms in files of their own share the object, the sky above it, and no noise.
+            name = f"pixels:{stream}:{grid.kind}:{grid.start}:{grid.step}:{grid.size}"
+            rng = generator(seed, name, block)
+        whole = self.expose(rng, flux, grid, self.electrons(flux, grid, guide, snr))
         pixels = Pixels(whole.flux[:n], whole.ivar[:n], whole.mask[:n])
         return pixels, {
             "z": entries.z[:n],
@@ -137,14 +146,35 @@ class Galaxy(Population, Exposure):
             **_snr(pixels, grid),
         }
 
+    def _guide(self, truth: xr.Dataset) -> Float:
+        """Flux in the two halves of g, (256, 2); of no use for an instrument of one arm."""
+        if len(self.spectrograph.arms) == 1:
+            return np.empty((BLOCK, 2))
+        missing = [name for name in _GUIDE if name not in truth]
+        if missing:
+            raise ValueError(
+                f"truth lacks {missing[0]!r}, by which the arms of {self.spectrograph.name} are "
+                "exposed alike; draw it with the truth() of the same mock"
+            )
+        both = [np.resize(truth[name].to_numpy(), BLOCK) for name in _GUIDE]
+        return np.stack(both, axis=1).astype(np.float64)
+
 
 def _blocks(n: int) -> Iterator[tuple[int, slice]]:
     for first in range(0, n, BLOCK):
         yield first // BLOCK, slice(first, min(first + BLOCK, n))
 
 
-def _columns() -> dict[str, schema.Field]:
+def _columns(instrument: Instrument) -> dict[str, schema.Field]:
     """Every column of the truth."""
+    guide = {
+        name: schema.Field(
+            dtype="f4",
+            units=schema.FLUX_UNIT,
+            description=f"mean flux over {low:.0f}-{low + 700:.0f} A, observed",
+        )
+        for name, low in zip(_GUIDE, (4000, 4700), strict=True)
+    }
     positions = {name: schema.COLUMNS[name] for name in ("ra", "dec")}
     lines = {
         f"flux_{name}": schema.Field(
@@ -154,7 +184,7 @@ def _columns() -> dict[str, schema.Field]:
         )
         for name, rest in nebula.LINES.items()
     }
-    return {**PARAMETERS, **positions, **lines}
+    return {**PARAMETERS, **positions, **lines, **(guide if len(instrument.arms) > 1 else {})}
 
 
 def _attrs(name: str, field: schema.Field) -> dict[str, Any]:
@@ -179,13 +209,25 @@ def _snr(pixels: Pixels, grid: Grid) -> dict[str, Float]:
     each = pixels.flux * np.sqrt(pixels.ivar)
     good = pixels.ivar > 0
     found = {}
-    for name, band in (("snr_g", instrument.G_BAND), ("snr_r", instrument.R_BAND)):
-        inside = instrument.within(grid.wavelength, band)
+    for name, band in (("snr_g", G_BAND), ("snr_r", R_BAND)):
+        inside = within(grid.wavelength, band)
+        if not inside.any():
+            found[name] = np.full(pixels.flux.shape[0], np.nan)
+            continue
         count = np.maximum(good[:, inside].sum(axis=1), 1)
         found[name] = each[:, inside].sum(axis=1, dtype=np.float64) / count
-    covered = good.any(axis=0)
-    found["snr"] = np.nanmedian(np.where(good, each, np.nan)[:, covered], axis=1)
+    found["snr"] = _median(each, good)
     return found
+
+
+def _median(values: Single, good: NDArray[np.bool_]) -> Float:
+    """Median over the good pixels of each row, (N,); NaN where there is none."""
+    # A sort of single precision is five times as fast as nanmedian's rows one by one.
+    ascending = np.sort(np.where(good, values, np.float32(np.inf)), axis=1)
+    count = good.sum(axis=1)
+    middle = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, good.shape[1] - 1)], 1)
+    low, high = np.take_along_axis(ascending, middle, axis=1).T
+    return np.where(count > 0, (low + high) / 2, np.nan)
 
 
 def _identity(n: int, seed: int, stream: str) -> dict[str, NDArray[Any]]:
@@ -204,14 +246,16 @@ def _assemble(
     truth: xr.Dataset, grid: Grid, pixels: Pixels, columns: dict[str, Any], mock: Galaxy
 ) -> xr.Dataset:
     n = truth.sizes["spectrum"]
-    covered = instrument.within(grid.wavelength, mock.coverage)
+    covered = mock.covered(grid)
     kind = truth["population"].to_numpy()
     ra, dec = truth["ra"].to_numpy(), truth["dec"].to_numpy()
     values = {
         **pixels._asdict(),
         "model": np.where(covered, truth["flux"].to_numpy(), np.float32(0)),
         # One array stands for all rows: the instrument is the same for every fibre.
-        "lsf": np.broadcast_to(instrument.lsf_pixels(grid).astype("f2"), (n, grid.size)),
+        "lsf": np.broadcast_to(
+            mock.spectrograph.on(grid).lsf_pixels(grid).astype("f2"), (n, grid.size)
+        ),
         "ra": ra,
         "dec": dec,
         "target_id": [f"{a:.5f}{d:+.5f}" for a, d in zip(ra, dec, strict=True)],

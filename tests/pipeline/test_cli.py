@@ -25,7 +25,10 @@ from tests.storage.sdss_mock import mock
 
 SDSS = sdss.build()
 
-VERBS = {*ORDER, "run", "init", "query", "status", "history", "verify", "submit", "list"}
+VERBS = {
+    *(*ORDER, "run", "init", "query", "status", "history", "tag", "expire", "migrate", "verify"),
+    *("join", "export", "import", "doctor", "submit", "list"),
+}
 
 
 @dataclass(frozen=True)

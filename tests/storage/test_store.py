@@ -140,6 +140,12 @@ def test_another_schema_version_is_refused(path: str, monkeypatch: pytest.Monkey
 def test_a_missing_store_group_or_snapshot_is_named(path: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no survey store here"):
         Survey.open(str(tmp_path / "other.icechunk"))
+    with (
+        pytest.raises(FileNotFoundError, match=r"no survey store here"),
+        writing(str(tmp_path / "other.icechunk"), "test"),
+    ):
+        pass
+    assert not (tmp_path / "other.icechunk.lease").exists()
     with pytest.raises(KeyError, match="there: spectra/sdss"):
         Survey.open(path).dataset("spectra/desi")
     with pytest.raises(ValueError, match="no snapshot or tag 'ZZZZ'"):

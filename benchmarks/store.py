@@ -1,4 +1,4 @@
-"""The store beside plain Zarr and plain numpy: `python benchmarks/storage.py [--rows 200000]`.
+"""The store beside plain Zarr and plain numpy: `python benchmarks/store.py [--rows 200000]`.
 
 Rows of 4,000 float32 go in by blocks and come out by scan, by id and by column. A cold scan begins
 with its files out of the page cache. The rates are of uncompressed bytes.
@@ -21,9 +21,10 @@ import numpy as np
 import zarr
 
 from storage import schema
+from storage.chunks import CODECS
 from storage.grid import Grid
 from storage.store import Survey
-from storage.writer import CHUNK_ROWS, CODECS, writing
+from storage.writer import CHUNK_ROWS, writing
 
 PIXELS, BLOCK = 4000, 4096
 GROUP = "spectra/bench"

@@ -1,0 +1,158 @@
+"""Audit: what only all rows of a survey together can show: duplicates, objects, files.
+
+It holds 17 bytes a row: a hash of the observation, the object and its side.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.chunks import Finding
+from storage.schema import Split, Status, summary
+
+NEEDED = ("observation", "survey", "object_id", "split", "status")
+MOST = 20
+"Findings of one kind, after which they are counted only."
+_READ_BYTES = 1 << 20
+
+Columns = Mapping[str, np.ndarray]
+
+
+class Audit:
+    """Collects columns of the spectra, in the order of the rows; then says what is wrong."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[np.ndarray]] = {}
+        self._objects: dict[str, list[np.ndarray]] = {}
+        self._sides: dict[str, list[np.ndarray]] = {}
+
+    def add(self, group: str, columns: Columns, size: int) -> None:
+        """Take some rows; where a column could not be read they count as nothing."""
+        whole = all(name in columns for name in NEEDED)
+        done = columns["status"] == Status.DONE if whole else np.zeros(size, bool)
+        for held, values in (
+            (self._names, _hashes(columns) if whole else np.zeros(size, "u8")),
+            (self._objects, columns["object_id"] if whole else np.zeros(size, "u8")),
+            (self._sides, columns["split"] if whole else np.zeros(size, "u1")),
+        ):
+            held.setdefault(group, []).append(np.where(done, values, 0).astype(values.dtype))
+
+    def duplicates(self) -> Iterator[Finding]:
+        """Done rows of one observation."""
+        for group, parts in self._names.items():
+            names = np.concatenate(parts)
+            _, inverse, count = np.unique(names, return_inverse=True, return_counts=True)
+            twice = np.flatnonzero((count[inverse] > 1) & (names != 0))
+            again = np.unique(names[twice])
+            for name in again[:MOST]:
+                rows = summary(twice[names[twice] == name])
+                what = (
+                    f"several done rows of one observation: rows {rows}; `specmill ingest` "
+                    "quarantines all but the first"
+                )
+                yield Finding(group=group, what=what)
+            if len(again) > MOST:
+                what = f"{len(again) - MOST} more observations with several done rows"
+                yield Finding(group=group, what=what)
+
+    def sides(self) -> Iterator[Finding]:
+        """Objects whose spectra are on several sides, in all configurations together."""
+        groups = list(self._objects)
+        if not groups:
+            return
+        sizes = [sum(map(len, self._objects[group])) for group in groups]
+        ids = np.concatenate([part for group in groups for part in self._objects[group]])
+        side = np.concatenate([part for group in groups for part in self._sides[group]])
+        known = np.flatnonzero(ids)
+        order = known[np.argsort(ids[known], kind="stable")]
+        same = ids[order[1:]] == ids[order[:-1]]
+        pairs = np.flatnonzero(same & (side[order[1:]] != side[order[:-1]]))
+        # Of an object with many rows the first two that differ are enough.
+        torn = pairs[np.unique(ids[order[pairs]], return_index=True)[1]]
+        starts = np.cumsum([0, *sizes])
+        for pair in torn[:MOST]:
+            rows = order[pair : pair + 2]
+            places = np.searchsorted(starts, rows, side="right") - 1
+            said = " and ".join(
+                f"{_side(int(side[row]))} in {groups[place]} row {row - starts[place]}"
+                for row, place in zip(rows, places, strict=True)
+            )
+            what = f"object {ids[rows[0]]} is on two sides: {said}; ingest again"
+            yield Finding(group=groups[places[0]], what=what)
+        if len(torn) > MOST:
+            yield Finding(group=groups[0], what=f"{len(torn) - MOST} more objects on two sides")
+
+
+def _side(value: int) -> str:
+    return Split(value).name.lower() if value in set(Split) else f"split {value}"
+
+
+def _hashes(columns: Columns) -> np.ndarray:
+    """Of survey and observation (N,), 0 where there is none; two names of one hash are too rare."""
+    names = columns["observation"].astype(object)
+    hashes = pd.util.hash_array(names, categorize=False)
+    hashes ^= pd.util.hash_array(columns["survey"].astype(object), hash_key="s" * 16)
+    return np.where(columns["observation"] == "", np.uint64(0), hashes)
+
+
+def empties(
+    group: str, columns: Columns, first: int, attrs: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Done rows that do not say where they come from, or which object they show."""
+    if "status" not in columns:
+        return
+    done = columns["status"] == Status.DONE
+    cases = {}
+    for name in ("source", "digest"):
+        if name in columns:
+            cases[f"done, without a {name}"] = done & (columns[name] == "")
+    if attrs.get("complete") and {"object_id", "ra", "dec", "target_id"} <= columns.keys():
+        placed = done & np.isfinite(columns["ra"]) & np.isfinite(columns["dec"])
+        if attrs.get("identity") == "target_id":
+            placed &= columns["target_id"] != ""
+        cases["done and on the sky, without an object"] = placed & (columns["object_id"] == 0)
+    for what, bad in cases.items():
+        if bad.any():
+            rows = first + np.flatnonzero(bad)
+            said = f"{int(bad.sum())} rows {what}: rows {summary(rows)}; ingest again"
+            yield Finding(group=group, what=said, rows=(int(rows[0]), int(rows[-1]) + 1))
+
+
+def files(
+    group: str, columns: Columns, first: int, root: Path, pool: Executor
+) -> Iterator[Finding]:
+    """Source files that are gone, or whose bytes are not those that were read."""
+    if not {"source", "digest"} <= columns.keys():
+        return
+    named = np.flatnonzero((columns["source"] != "") & (columns["digest"] != ""))
+    wanted: dict[str, int] = {}
+    for row in named.tolist():
+        wanted.setdefault(str(columns["source"][row]), row)
+    paths = [root / source for source in wanted]
+    for (source, row), found in zip(wanted.items(), pool.map(_digest, paths), strict=True):
+        if found == columns["digest"][row]:
+            continue
+        if found.startswith("!"):
+            what = f"{source} (row {first + row}) {found[1:]}"
+        else:
+            what = f"{source} (row {first + row}) has changed since it was read; ingest again"
+        yield Finding(group=group, what=what)
+
+
+def _digest(path: Path) -> str:
+    """blake2b-128 of the file's bytes, hex; or, after a '!', why there is none."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_READ_BYTES):
+                digest.update(part)
+    except FileNotFoundError:
+        return "!is gone; put it back"
+    except OSError as error:
+        return f"!cannot be read ({error.strerror})"
+    return digest.hexdigest()
