@@ -117,12 +117,14 @@ def verify(
     """Read everything, and hold it against schema, ledger, checksums and provenance."""
     from pipeline.verify import verify as check
 
-    found = 0
+    found, readable = 0, True
     for finding in check(store, snapshot, files):
         found += 1
+        readable &= finding.group != "/"
         out.print(f"{finding.group}: {finding.what}", highlight=False)
-    groups = "" if found else f"{len(Survey.open(store, snapshot=snapshot).groups())} groups, "
-    out.print(f"{store}: {groups}{found} findings", highlight=False)
+    # A store that is damaged at its root cannot say its groups.
+    there = f"{len(Survey.open(store, snapshot=snapshot).groups())} groups, " if readable else ""
+    out.print(f"{store}: {there}{found} findings", highlight=False)
     raise typer.Exit(FAILED if found else 0)
 
 
