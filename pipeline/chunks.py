@@ -159,7 +159,7 @@ def _unlisted(
     # A shard is what Icechunk knows as a chunk.
     sizes = array.shards or array.chunks
     places = [-(-n // size) for n, size in zip(array.shape, sizes, strict=True)]
-    inside = {p for p in listed if all(i < n for i, n in zip(p, places, strict=True))}
+    inside = {p for p in listed if len(p) == len(places) and all(map(int.__lt__, p, places))}
     if len(inside) == counted and inside == listed:
         return
     step = sizes[0]
