@@ -11,9 +11,9 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import nebula
 from storage.grid import Grid
 from storage.mocks.galaxy import build
+from storage.simulation import nebula
 
 Array = NDArray[np.float64]
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)

@@ -13,12 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from storage import nebula, schema, synthesis
-from storage.exposure import Exposure, Pixels, Single
+from storage import schema
 from storage.grid import Float, Grid
-from storage.instrument import G_BAND, R_BAND, Instrument, load, within
 from storage.mock import generator
-from storage.population import ACTIVE, BLOCK, KINDS, PARAMETERS, STAR_FORMING, Population
+from storage.simulation import nebula, synthesis
+from storage.simulation.exposure import Exposure, Pixels, Single
+from storage.simulation.instrument import G_BAND, R_BAND, Instrument, load, within
+from storage.simulation.population import ACTIVE, BLOCK, KINDS, PARAMETERS, STAR_FORMING, Population
 
 FIBRES = 640
 "Spectra on a plate."

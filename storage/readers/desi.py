@@ -15,16 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from storage import (
-    border,
-    desi_arms,
-    desi_columns,
-    desi_format,
-    fits_scan,
-    fits_unpack,
-    schema,
-)
+from storage import border, fits_scan, fits_unpack, schema
 from storage.border import RefusedError
+from storage.desi import arms as desi_arms
+from storage.desi import columns
+from storage.desi import format as desi_format
 from storage.fits import FitsError
 from storage.grid import Grid
 from storage.reader import Format, Source
@@ -49,7 +44,7 @@ class Desi(Format):
     """Coadds, or single exposures, of tiles or of healpix pixels.
 
     Without redrock's file, or its row, a spectrum enters without a redshift: z is NaN and zwarn
-    `storage.desi_columns.NO_REDSHIFT`. A fibre of OBJTYPE BAD is quarantined. A camera that a file
+    `storage.desi.columns.NO_REDSHIFT`. A fibre of OBJTYPE BAD is quarantined. A camera that a file
     lacks altogether is no fault: its pixels have no data.
 
     `desi` has one row a target and coadd; the same target in another tile or programme is another
@@ -117,7 +112,7 @@ class Desi(Format):
     def read(self, source: Source, root: str, config: str) -> xr.Dataset:
         """The rows of a source; see `storage.reader.Reader`.
 
-        A row without a redshift has z NaN and zwarn `desi_columns.NO_REDSHIFT`; the digest is that
+        A row without a redshift has z NaN and zwarn `columns.NO_REDSHIFT`; the digest is that
         of the file itself, not of redrock's.
         """
         grid = self.configs[self._known(config)]
@@ -190,8 +185,8 @@ class Desi(Format):
     def _fill(self, ds: xr.Dataset, path: str, rows: range, exposures: bool) -> None:
         plain = fits_unpack.plain(path)
         hdus = fits_scan.scan(plain.path)
-        values = desi_columns.fibermap(plain.path, hdus, rows, exposures)
-        values |= desi_columns.redshifts(_redrock(path), values["TARGETID"])
+        values = columns.fibermap(plain.path, hdus, rows, exposures)
+        values |= columns.redshifts(_redrock(path), values["TARGETID"])
         for name, column in values.items():
             if name in ds:
                 ds[name].to_numpy()[:] = column
@@ -207,7 +202,7 @@ class Desi(Format):
             border.refuse(ds, int(row), Reason.NO_DATA, words)
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
-        """Write rows as healpix files of survey sv9, with redrock's; see `storage.desi_format`."""
+        """Write rows as healpix files of survey sv9, with redrock's; see `storage.desi.format`."""
         return desi_format.write(ds, root, self._known(config) == "desi-exposure", GRID)
 
 

@@ -17,12 +17,17 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from storage import schema, sdss_coadd, sdss_exposures, sdss_format, sdss_names, sdss_summary
+from storage import schema
 from storage.border import RefusedError
 from storage.grid import Grid
 from storage.reader import Format, Source
 from storage.schema import Reason, Status
-from storage.sdss_coadd import DAMAGE, Values
+from storage.sdss import coadd as sdss_coadd
+from storage.sdss import exposures as sdss_exposures
+from storage.sdss import format as sdss_format
+from storage.sdss import names as sdss_names
+from storage.sdss import summary as sdss_summary
+from storage.sdss.coadd import DAMAGE, Values
 from storage.walk import walk
 
 GRID = Grid(kind="log", start=3.55, step=1e-4, size=4700)
@@ -39,7 +44,7 @@ class Sdss(Format):
     summary: str = ""
     "Path of specObj, spAll or spAll-lite, absolute or below the root; empty: the root is walked."
     layout: str = "lite"
-    "Where the table's files are, a name or a format string; see `storage.sdss_summary.LAYOUTS`."
+    "Where the table's files are, a name or a format string; see `storage.sdss.summary.LAYOUTS`."
     primary: bool = False
     "Whether only the table's rows with SPECPRIMARY are read."
     classes: tuple[str, ...] = ()

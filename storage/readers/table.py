@@ -17,14 +17,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from storage import schema, table_files, table_row, table_units, table_write
+from storage import schema
 from storage.border import RefusedError, admit, refuse
 from storage.grid import Grid
 from storage.reader import Source
 from storage.schema import Reason
-from storage.table_options import FIELDS, Options
-from storage.table_rebin import Overlaps, overlaps
-from storage.table_spectra import Float, Spectra
+from storage.table import files as table_files
+from storage.table import row as table_row
+from storage.table import units
+from storage.table import write as table_write
+from storage.table.options import FIELDS, Options
+from storage.table.rebin import Overlaps, overlaps
+from storage.table.spectra import Float, Spectra
 from storage.velocity import to_heliocentric
 from storage.walk import walk
 
@@ -138,7 +142,7 @@ class Table(Options):
         listed = table_row.values(spectra, self, entries)
         pixels = _Pixels(spectra, self, listed)
         for row, values in enumerate(listed, start=first):
-            values["flux_relative"] = self.flux_unit == table_units.RELATIVE
+            values["flux_relative"] = self.flux_unit == units.RELATIVE
             values["ivar_estimated"] = pixels.estimated
             for key, value in values.items():
                 columns[key][row] = value
@@ -163,16 +167,14 @@ class _Pixels:
     def __init__(self, spectra: Spectra, options: Options, rows: list[Values]) -> None:
         cards = spectra.cards
         self.grid: Grid = options.grid
-        self.file_wavelength = table_units.angstrom(spectra, options)
-        self.vacuum = table_units.vacuum(self.file_wavelength, table_units.medium(cards, options))
-        frame = table_units.frame(cards, options)
+        self.file_wavelength = units.angstrom(spectra, options)
+        self.vacuum = units.vacuum(self.file_wavelength, units.medium(cards, options))
+        frame = units.frame(cards, options)
         self.velocity = table_row.velocities(spectra, options, frame, rows)
-        factor = table_units.flux_factor(spectra, options, self.file_wavelength)
+        factor = units.flux_factor(spectra, options, self.file_wavelength)
         self.estimated = options.error == "estimate" and spectra.uncertainty is None
         ivar = (
-            table_units.estimated_ivar(spectra.flux)
-            if self.estimated
-            else table_units.ivar(spectra, options)
+            units.estimated_ivar(spectra.flux) if self.estimated else units.ivar(spectra, options)
         )
         self.flux, self.ivar = spectra.flux * factor, ivar / factor**2
         self.mask = spectra.mask

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from storage import fits_scan, schema, weave_axis, weave_redshifts, weave_table, weave_write
+from storage import fits_scan, schema
 from storage.border import RefusedError, admit, refuse
 from storage.fits import FitsError
 from storage.fits_unpack import plain
@@ -25,8 +25,12 @@ from storage.grid import Grid
 from storage.reader import Format, Source
 from storage.schema import Reason
 from storage.walk import walk
-from storage.weave_axis import Medium
-from storage.weave_layout import (
+from storage.weave import axis as weave_axis
+from storage.weave import redshifts as weave_redshifts
+from storage.weave import table
+from storage.weave import write as weave_write
+from storage.weave.axis import Medium
+from storage.weave.layout import (
     GRIDS,
     MOST_ROWS,
     NAMES,
@@ -38,8 +42,8 @@ from storage.weave_layout import (
     named,
     table_rows,
 )
-from storage.weave_pixels import Images
-from storage.weave_units import flux_scale
+from storage.weave.pixels import Images
+from storage.weave.units import flux_scale
 
 _MOST_BYTES = 256 << 20
 _PIXEL_BYTES = 18
@@ -53,7 +57,7 @@ class Weave(Format):
     """The reader.
 
     Rows are the rows of FIBTABLE. flux = DATA x SENSFUNC, ivar = IVAR / SENSFUNC^2; air becomes
-    vacuum, flux is conserved (`storage.weave_axis.onto`). `lsf` is the design value, R about 5000
+    vacuum, flux is conserved (`storage.weave.axis.onto`). `lsf` is the design value, R about 5000
     and 20000, not a measurement. Redshifts come from the L2 file that names the L1 file, found by
     CNAME, else TARGID. The two arms of a run share CNAME, and so their objects.
     """
@@ -162,15 +166,15 @@ class Weave(Format):
         found = extension(hdus, "FIBTABLE")
         if found.shape and found.shape[0] > MOST_ROWS:
             raise FitsError(f"FIBTABLE has {found.shape[0]} rows, more than {MOST_ROWS}")
-        fibres = fits_scan.table(file.path, found, weave_table.COLUMNS)
+        fibres = fits_scan.table(file.path, found, table.COLUMNS)
         if rows.stop > len(fibres.rows):
             raise FitsError(f"FIBTABLE has {len(fibres.rows)} rows, expected {rows.stop}")
         arm = arm_of(hdus)
-        weave_table.fill(ds, fibres, hdus[0], name, config.rsplit("-", 1)[1], rows)
+        table.fill(ds, fibres, hdus[0], name, config.rsplit("-", 1)[1], rows)
         weave_redshifts.fill(ds, fibres, path, root, rows)
         images = self._images(file.path, hdus, arm)
-        spectrum = weave_table.spectra_of(fibres, images.count)
-        weave_table.refuse_unread(ds, fibres, spectrum, images.count, rows)
+        spectrum = table.spectra_of(fibres, images.count)
+        table.refuse_unread(ds, fibres, spectrum, images.count, rows)
         axis = weave_axis.axis_of(images.data, self.medium)
         weave_axis.require_overlap(axis, grid, config)
         _fill_pixels(ds, images, axis, grid, spectrum[rows])
@@ -184,7 +188,7 @@ class Weave(Format):
         return Images(path=path, data=data, ivar=ivar, sensitivity=bright, scale=scale)
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
-        """Write a stack with its redshifts; see `storage.weave_write.write`."""
+        """Write a stack with its redshifts; see `storage.weave.write.write`."""
         return weave_write.write(ds, root, config, self._grid(config))
 
     def _grid(self, config: str) -> Grid:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import dia_matrix
 
-from storage import desi_resolution
+from storage.desi import resolution as desi_resolution
 from storage.readers import desi
 from storage.schema import Reason, Status
 from tests.storage import desi_mock as mock

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from storage import nebula, synthesis, templates
 from storage.grid import Grid, air_to_vacuum
-from storage.instrument import load
 from storage.mock import generator
 from storage.mocks.galaxy import Galaxy, build
-from storage.population import Population
+from storage.simulation import nebula, synthesis, templates
+from storage.simulation.instrument import load
+from storage.simulation.population import Population
 
 Array = NDArray[np.float64]
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from storage import schema
 from storage.grid import Grid
-from storage.instrument import Instrument, load
 from storage.mocks.galaxy import Galaxy, build
-from storage.noise import variance
+from storage.simulation.instrument import Instrument, load
+from storage.simulation.noise import variance
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 DESI = Grid(kind="linear", start=3600.0, step=0.8, size=7781)

@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 from numpy.typing import NDArray
 
-from storage import line_statistics
 from storage.grid import Grid
 from storage.mocks.galaxy import build
+from storage.simulation import line_statistics
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 COARSE = Grid(kind="log", start=3.57, step=1e-2, size=40)

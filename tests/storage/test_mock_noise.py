@@ -11,7 +11,7 @@ from storage import schema
 from storage.grid import Grid
 from storage.mocks.galaxy import build
 from storage.names import resolve
-from storage.noise import of_sky, sky_residuals
+from storage.simulation.noise import of_sky, sky_residuals
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 CLEAN = {"calibration": 0.0, "bad_blue": 0.0, "cosmics": 0.0, "gaps": 0.0, "wrong_z": 0.0}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from storage.grid import Grid, air_to_vacuum
 from storage.mocks.galaxy import build
-from storage.template_files import library
-from storage.templates import REST, Templates, analytic
+from storage.simulation.template_files import library
+from storage.simulation.templates import REST, Templates, analytic
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 AIR = 3500.0 + 0.9 * np.arange(6500)

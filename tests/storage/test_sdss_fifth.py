@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from storage.readers import sdss
 from storage.schema import ObjectType, Reason, Status
-from storage.sdss_names import FILE
+from storage.sdss.names import FILE
 from tests.storage.sdss_mock import FIFTH, fifth, mock, one
 
 

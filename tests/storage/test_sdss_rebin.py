@@ -6,7 +6,7 @@ import torch
 
 from storage.grid import Grid
 from storage.resample import Rebinner
-from storage.sdss_rebin import edges_of, rebin
+from storage.sdss.rebin import edges_of, rebin
 
 SOURCE = Grid(kind="log", start=3.6, step=1.1e-4, size=300)
 TARGET = Grid(kind="log", start=3.603, step=1e-4, size=250)

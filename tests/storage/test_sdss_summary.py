@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from storage import sdss_summary
 from storage.fits_write import primary, table
 from storage.readers import sdss
 from storage.schema import Reason, Status
+from storage.sdss import summary as sdss_summary
 from tests.storage.sdss_mock import fifth, load, mock
 
 SDSS = sdss.build()

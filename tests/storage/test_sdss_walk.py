@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.sdss_names import FILE
+from storage.sdss.names import FILE
 from storage.walk import walk
 
 NAME = "spec-0266-51602-0013.fits"

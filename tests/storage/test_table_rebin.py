@@ -7,7 +7,7 @@ import torch
 from storage.border import RefusedError
 from storage.grid import Grid, air_to_vacuum
 from storage.resample import Rebinner
-from storage.table_rebin import overlaps
+from storage.table.rebin import overlaps
 
 LOG = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 SOURCES = [

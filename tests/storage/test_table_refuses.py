@@ -263,7 +263,7 @@ def test_a_header_that_lies_of_its_size_costs_no_memory(tmp_path: Path) -> None:
 def test_a_table_whose_columns_do_not_fill_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
-    monkeypatch.setattr("storage.table_fits._SMALL", small)
+    monkeypatch.setattr("storage.table.fits._SMALL", small)
     path = write_table(tmp_path / "a.fits", columns())
     with fits.open(path, mode="update", checksum=True):
         pass

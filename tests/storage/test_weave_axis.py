@@ -7,8 +7,8 @@ import pytest
 
 from storage.grid import Grid, air_to_vacuum, vacuum_to_air
 from storage.schema import Reason, Status
-from storage.weave_axis import Axis, onto
-from storage.weave_layout import GRIDS
+from storage.weave.axis import Axis, onto
+from storage.weave.layout import GRIDS
 from tests.storage.weave_mock import FIBRES, PIXELS, START, STEP, counts, inside, l1, load
 
 STACK = "stack_1002046.fit"

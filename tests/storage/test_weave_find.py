@@ -10,7 +10,7 @@ from astropy.table import Table
 from storage import objects
 from storage.readers import weave
 from storage.schema import Reason, Status
-from storage.weave_layout import GRIDS, named
+from storage.weave.layout import GRIDS, named
 from tests.storage.weave_mock import FIBRES, cname, fibtable, l1, l2, load
 
 CONFIG = "weave-lr-blue"

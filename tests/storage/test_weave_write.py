@@ -10,7 +10,7 @@ from astropy.io import fits
 from storage import schema
 from storage.readers import weave
 from storage.schema import ObjectType, Status
-from storage.weave_layout import GRIDS
+from storage.weave.layout import GRIDS
 from tests.storage.weave_mock import load
 
 N = 70

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from storage import dust, nebula, templates
+from storage import dust
 from storage.grid import Float, Grid
-from storage.instrument import C_KMS, Instrument
-from storage.templates import Templates
+from storage.simulation import nebula, templates
+from storage.simulation.instrument import C_KMS, Instrument
+from storage.simulation.templates import Templates
 
 Draw = dict[str, Float]
 Single = NDArray[np.float32]
@@ -45,7 +46,7 @@ def flux(
     Parameters
     ----------
     draw : dict
-        `storage.population.PARAMETERS`, (N,) each; weights, line_ratios, wiggles.
+        `storage.simulation.population.PARAMETERS`, (N,) each; weights, line_ratios, wiggles.
     grid : Grid
         Within `OBSERVED`.
     instrument : Instrument

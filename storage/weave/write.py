@@ -18,7 +18,7 @@ from storage.fits import padded
 from storage.fits_write import CARD, card, primary, table
 from storage.grid import Grid
 from storage.schema import ObjectType
-from storage.weave_table import MOCK, MOCKED
+from storage.weave.table import MOCK, MOCKED
 
 Values = dict[str, NDArray[Any]]
 

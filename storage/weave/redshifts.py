@@ -18,8 +18,8 @@ from storage import fits
 from storage.fits_scan import Hdu, scan, table
 from storage.fits_unpack import plain
 from storage.walk import walk
-from storage.weave_layout import glance
-from storage.weave_table import number, text
+from storage.weave.layout import glance
+from storage.weave.table import number, text
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from storage import fits as checked
 from storage import fits_scan
-from storage import table_spectra as spectra
 from storage.border import RefusedError
 from storage.fits_write import CARD, card, primary
 from storage.schema import Reason
-from storage.table_options import Options, Scale
-from storage.table_spectra import Cards, Float, Spectra
+from storage.table import spectra as spectra
+from storage.table.options import Options, Scale
+from storage.table.spectra import Cards, Float, Spectra
 
 _SMALL = 64 << 20  # bytes
 _LOG10 = ("LOGLAM", "LOG10", "LOGLAMBDA", "LOG-LAMBDA", "LOG_LAMBDA", "LOGWAVE")

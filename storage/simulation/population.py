@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from storage import line_statistics, nebula
 from storage.grid import Float
 from storage.schema import Field as Column
-from storage.template_files import Medium, library
-from storage.templates import Templates, analytic
+from storage.simulation import line_statistics, nebula
+from storage.simulation.template_files import Medium, library
+from storage.simulation.templates import Templates, analytic
 
 BLOCK = 256
 "Rows that are drawn together: row i never depends on how many are asked for."

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from storage import noise
 from storage.grid import Float, Grid
-from storage.instrument import Instrument, load, within
-from storage.noise import Kind
+from storage.simulation import noise
+from storage.simulation.instrument import Instrument, load, within
+from storage.simulation.noise import Kind
 
 Single = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from storage.border import RefusedError
 from storage.schema import COLUMNS, ObjectType, Reason
-from storage.table_options import Options
-from storage.table_spectra import Spectra
+from storage.table.options import Options
+from storage.table.spectra import Spectra
 from storage.velocity import Frame, computed, middle, mjd, site, stated
 
 Values = dict[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from storage import fits, fits_scan
-from storage.sdss_names import observation, observation5
+from storage.sdss.names import observation, observation5
 
 LAYOUTS = {
     "lite": "{run2d}/spectra/lite/{plate:04d}/{name}",

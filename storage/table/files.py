@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from storage import table_fits
-from storage import table_spectra as spectra
 from storage.border import RefusedError
 from storage.fits import FitsError
 from storage.schema import Reason
-from storage.table_options import Options
-from storage.table_spectra import Spectra
+from storage.table import fits
+from storage.table import spectra as spectra
+from storage.table.options import Options
+from storage.table.spectra import Spectra
 
 _FITS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fts")
 
@@ -24,7 +24,7 @@ def count(path: str, options: Options) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = table_fits.count if path.endswith(_FITS) else _count_parquet
+            found = fits.count if path.endswith(_FITS) else _count_parquet
             return max(found(path, options), 1)
         # Whatever a decoder finds in damaged bytes: it is said when the file is read.
         except Exception:
@@ -69,7 +69,7 @@ def _load(path: str, options: Options, start: int, rows: int) -> Spectra:
     if options.loader:
         return _from_specutils(path, options)
     if path.endswith(_FITS):
-        return table_fits.load(path, options, start, rows)
+        return fits.load(path, options, start, rows)
     if path.endswith(".parquet"):
         return _from_parquet(path, options, start, rows)
     if path.endswith(".ecsv"):
@@ -153,7 +153,7 @@ def _from_specutils(path: str, options: Options) -> Spectra:
     """The spectrum that specutils makes of a file."""
     reader = specutils_of(options)
     if path.endswith((".fits", ".fit")):
-        with table_fits.opened(path):
+        with fits.opened(path):
             pass
     kind = None if options.loader == "specutils" else options.loader
     found: Any = reader.read(path, format=kind)

@@ -9,8 +9,8 @@ import numpy as np
 from storage.border import RefusedError
 from storage.grid import air_to_vacuum
 from storage.schema import FLUX_UNIT, Reason
-from storage.table_options import Kind, Options
-from storage.table_spectra import Cards, Float, Spectra
+from storage.table.options import Kind, Options
+from storage.table.spectra import Cards, Float, Spectra
 from storage.velocity import Frame
 from storage.velocity import frame as said_frame
 

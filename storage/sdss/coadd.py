@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import fits, sdss_columns, sdss_format
+from storage import fits
 from storage.border import G_BAND, R_BAND, RefusedError, pixels_in
 from storage.grid import Grid
 from storage.schema import Reason, Status
+from storage.sdss import columns as sdss_columns
+from storage.sdss import format as sdss_format
 
 _OFF_GRID = 0.01  # pixels; float32 loglam is off by up to 0.0024
 _LSF_MOST = 100.0  # pixels; above is no line spread

@@ -3,7 +3,7 @@
 Each is two tables of flux-calibrated, heliocentric spectra, B1-... and R1-... (SDSS-V: one,
 MJD_EXP_...), on the uneven pixels of their CCDs. Here they are rebinned, and joined where they
 overlap by ivar. Neighbours then share noise: ivar is that of one pixel, and the variance of a sum
-over smooth weights is larger by the covariance factor of `storage.sdss_rebin`, 1.6 in the median.
+over smooth weights is larger by the covariance factor of `storage.sdss.rebin`, 1.6 in the median.
 """
 
 import re
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import fits, fits_scan, sdss_coadd, sdss_columns, sdss_format
+from storage import fits, fits_scan
 from storage.border import RefusedError
 from storage.grid import Grid
 from storage.schema import Reason, Status
-from storage.sdss_coadd import DAMAGE, Values, column
-from storage.sdss_rebin import Rebinned, edges_of, rebin
+from storage.sdss import coadd as sdss_coadd
+from storage.sdss import columns as sdss_columns
+from storage.sdss import format as sdss_format
+from storage.sdss.coadd import DAMAGE, Values, column
+from storage.sdss.rebin import Rebinned, edges_of, rebin
 
 WANTED = sdss_coadd.WANTED.union({"MASK"})
 "Columns to read."

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from storage import fits
 from storage.border import Z_RANGE, RefusedError
 from storage.schema import ObjectType, Reason
-from storage.sdss_format import EBV_PER_EXTINCTION_R
-from storage.sdss_names import observation, observation5
+from storage.sdss.format import EBV_PER_EXTINCTION_R
+from storage.sdss.names import observation, observation5
 
 Values = dict[str, Any]
 

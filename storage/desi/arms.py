@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import desi_resolution, fits_scan
+from storage import fits_scan
 from storage.border import RefusedError
-from storage.desi_units import angstroms, flux_scale, ivar_scale
+from storage.desi import resolution as desi_resolution
+from storage.desi.units import angstroms, flux_scale, ivar_scale
 from storage.fits import FitsError
 from storage.fits_scan import Hdu
 from storage.grid import Grid

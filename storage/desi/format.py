@@ -15,8 +15,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from storage import desi_resolution, schema
-from storage.desi_columns import NO_REDSHIFT, STANDARD
+from storage import schema
+from storage.desi import resolution
+from storage.desi.columns import NO_REDSHIFT, STANDARD
 from storage.fits import padded
 from storage.fits_write import CARD, card, primary, table
 from storage.grid import Grid
@@ -154,7 +155,7 @@ def _resolution(name: str, lsf: NDArray[Any], n: int) -> Iterator[bytes]:
     shape = (n, _DIAGONALS, lsf.shape[1])
     yield _header(name, shape, -32, [])
     for start in range(0, n, _BLOCK):
-        block = desi_resolution.gaussian(lsf[start : start + _BLOCK].astype("f4"), _DIAGONALS)
+        block = resolution.gaussian(lsf[start : start + _BLOCK].astype("f4"), _DIAGONALS)
         yield block.astype(">f4").tobytes()
     size = 4 * n * _DIAGONALS * lsf.shape[1]
     yield b"\0" * (padded(size) - size)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from storage.grid import Float, Grid
-from storage.line_statistics import Strengths
+from storage.simulation.line_statistics import Strengths
 
 LINES: dict[str, float] = {
     "oii3726": 3727.092, "oii3729": 3729.875, "neiii3869": 3869.857, "hdelta": 4102.892,

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat, model_validator
 from storage.grid import Grid
 from storage.reader import Format
 from storage.schema import Field
-from storage.table_presets import PRESETS
+from storage.table.presets import PRESETS
 
 GRID = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 
@@ -29,7 +29,7 @@ class Options(Format):
     """Options of the reader `table`; a preset is a bundle of them, what a card says goes above."""
 
     preset: str = ""
-    "A survey whose options are known: see `storage.table_presets`."
+    "A survey whose options are known: see `storage.table.presets`."
     survey: str = ""
     "Name of the survey, where the files do not say it."
     pattern: tuple[str, ...] = ("*.fits", "*.fit", "*.fits.gz", "*.ecsv", "*.parquet")

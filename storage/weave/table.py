@@ -11,7 +11,7 @@ from storage import fits
 from storage.border import RefusedError, refuse
 from storage.fits_scan import Hdu
 from storage.schema import ObjectType, Reason
-from storage.weave_layout import Name
+from storage.weave.layout import Name
 
 MOCK = "MOCK_"
 "Begins the names of columns that only files of ours have: what WEAVE does not tell of a mock."

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from storage.grid import Float, Grid
-from storage.night_sky import Curve, Sky
+from storage.simulation.night_sky import Curve, Sky
 
 C_KMS = 299792.458
 SDSS_PIXEL_KMS = 1e-4 * np.log(10) * C_KMS
@@ -185,7 +185,7 @@ def load(name: str | Instrument) -> Instrument:
 @lru_cache(maxsize=16)
 def _load(name: str) -> Instrument:
     if not name.endswith(".toml"):
-        shelf = files("storage") / "instruments"
+        shelf = files("storage.simulation") / "instruments"
         known = sorted(each.name.removesuffix(".toml") for each in shelf.iterdir())
         if name not in known:
             raise ValueError(

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.grid import Float, Grid
-from storage.instrument import G_BAND, Instrument, within
 from storage.names import resolve
 from storage.reader import Reader
 from storage.schema import ObjectType
+from storage.simulation.instrument import G_BAND, Instrument, within
 
 Single = NDArray[np.float32]
 Kind = Literal["gaussian", "laplace"]

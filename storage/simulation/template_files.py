@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from storage import templates
 from storage.grid import Float, air_to_vacuum
-from storage.templates import REST, Templates
+from storage.simulation import templates
+from storage.simulation.templates import REST, Templates
 
 Medium = Literal["air", "vacuum"]
 _NAME = re.compile(r"Z([mp])(\d+\.\d+)T(\d+\.\d+)")

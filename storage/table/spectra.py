@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from storage.border import RefusedError
 from storage.schema import Reason
-from storage.table_options import Kind, Options, Scale
+from storage.table.options import Kind, Options, Scale
 
 Float = NDArray[np.float64]
 Cards = Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""What the mocks share: populations, templates, instruments and their noise."""

@@ -1,0 +1,1 @@
+"""What only the reader of WEAVE needs."""
