@@ -1,19 +1,21 @@
 """Arrivals: what a folder of survey files holds that its store does not, or holds otherwise.
 
 A file is known by its path below the root and told apart by size and time; only where those differ
-is its content hashed. Rows of the store keep their places, whatever comes, changes or goes.
+is its content hashed. A file that is read beside it, such as one of redshifts, counts as its own.
+Rows of the store keep their places, whatever comes, changes or goes.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.reader import Source
+from storage import files
+from storage.reader import Reader, Source
 from storage.schema import Status
 
 STEP_ROWS = 65_536
@@ -23,6 +25,35 @@ NEEDED = ("source", "source_row", "source_size", "source_time", "status")
 
 Integers = NDArray[np.int64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A survey's folder, as its reader sees it."""
+
+    reader: Reader
+    "Says which files are beside which."
+    root: str
+    "Folder of the survey."
+    config: str
+    "Configuration."
+
+    def sources(self) -> Iterator[Source]:
+        """What the reader finds."""
+        return self.reader.find(self.root, self.config)
+
+    def files(self, path: str) -> list[str]:
+        """A file and those beside it."""
+        return [path, *self.reader.beside(path, self.root, self.config)]
+
+    def digest(self, path: str) -> str:
+        """That of a file and those beside it; empty when it cannot be read."""
+        return files.digest(self.files(path))
+
+    def facts(self, paths: Sequence[str]) -> Integers:
+        """Size and time (N, 2) of files and those beside them; see `storage.files.facts`."""
+        known = {path: files.facts(self.files(path)) for path in dict.fromkeys(paths)}
+        return np.array([known[path] for path in paths], np.int64).reshape(len(paths), 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +110,20 @@ class Known:
         self._keys = keys[self._order]
         self.seen = np.zeros(len(names), bool)
 
-    def compare(self, files: Files, root: str) -> Step:
+    def compare(self, rows: Files, root: str) -> Step:
         """Hold rows of the folder against the store."""
-        at = self._find(_keys([relative(path, root) for path in files.paths], files.rows))
+        at = self._find(_keys([relative(path, root) for path in rows.paths], rows.rows))
         there = at >= 0
         self.seen[at[there]] = True
         row = np.maximum(at, 0)
-        differs = np.zeros(len(files), bool)
+        differs = np.zeros(len(rows), bool)
         if len(self.seen):
             size, time = (self.columns[name][row] for name in ("source_size", "source_time"))
             read = self.columns["status"][row] != Status.PENDING
             # A file that is gone takes nothing with it.
-            differs = there & read & (files.size >= 0)
-            differs &= (size != files.size) | (time != files.time)
-        return Step(new=files.take(~there), touched=files.take(differs), touched_at=at[differs])
+            differs = there & read & (rows.size >= 0)
+            differs &= (size != rows.size) | (time != rows.time)
+        return Step(new=rows.take(~there), touched=rows.take(differs), touched_at=at[differs])
 
     def gone(self, paths: Iterable[str]) -> Integers:
         """Rows of files that hold other content now, and these rows no more."""
@@ -108,18 +139,18 @@ class Known:
         return np.where(self._keys[place] == keys, self._order[place], -1)
 
 
-def steps(sources: Iterator[Source]) -> Iterator[Files]:
-    """Rows of sources, with the size and time of their files, `STEP_ROWS` at a time."""
+def steps(folder: Folder) -> Iterator[Files]:
+    """Rows of a folder, with the size and time of their files, `STEP_ROWS` at a time."""
     held: list[tuple[str, int]] = []
-    for source in sources:
+    for source in folder.sources():
         one = len(source.files) == 1
         places = range(source.start, source.start + source.rows)
         held += zip(source.files * source.rows, places, strict=True) if one else _firsts(source)
         while len(held) >= STEP_ROWS:
-            yield _files(held[:STEP_ROWS])
+            yield _files(held[:STEP_ROWS], folder)
             held = held[STEP_ROWS:]
     if held:
-        yield _files(held)
+        yield _files(held, folder)
 
 
 def sources(paths: Iterable[str], rows: Integers) -> Iterator[Source]:
@@ -142,36 +173,15 @@ def relative(path: str, root: str) -> str:
     return os.path.relpath(path, root)
 
 
-def digest(path: str) -> str:
-    """blake2b-128 of a file's bytes, hex; empty when it cannot be read."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path is text here
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError:
-        return ""
-
-
-def facts(path: str) -> tuple[int, int]:
-    """Size (bytes; -1 where there is no such file) and time (ns) of a file."""
-    try:
-        state = os.stat(path)  # noqa: PTH116 - a path is text here
-    except OSError:
-        return -1, 0
-    return state.st_size, state.st_mtime_ns
-
-
 def _firsts(source: Source) -> list[tuple[str, int]]:
     return [(path, 0) for path in source.files]
 
 
-def _files(held: list[tuple[str, int]]) -> Files:
-    known: dict[str, tuple[int, int]] = {}
-    for path, _ in held:
-        if path not in known:
-            known[path] = facts(path)
-    size, time = np.array([known[path] for path, _ in held], np.int64).T
+def _files(held: list[tuple[str, int]], folder: Folder) -> Files:
+    paths = tuple(path for path, _ in held)
+    size, time = folder.facts(paths).T
     return Files(
-        paths=tuple(path for path, _ in held),
+        paths=paths,
         rows=np.array([row for _, row in held], np.int64),
         size=size,
         time=time,

@@ -1,25 +1,26 @@
-"""The engine of every stage: map one pure function over the pending blocks of a group.
+"""The engine of every stage: map one pure function over the pending blocks of some groups.
 
 A block is some whole chunks of rows. Workers compute it and write its pixel arrays; the coordinator
 writes its columns and the ledger, and commits. A stage that died is started again: blocks that are
-done are skipped, and a block that was lost half-way was never committed.
+done are skipped, and a block that was lost half-way was never committed. A spectrum that fails, or
+kills, whoever computes it is found and quarantined, and the others go on.
 """
 
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client
+from numpy.typing import NDArray
 
 from storage.schema import Reason, Status
-from storage.writer import WORKER_DIMS, Fork, Writer
+from storage.writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +30,68 @@ class BlockError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bad:
+    """A row that is not to be touched."""
+
+    row: int
+    "Its number in the survey."
+    code: Reason
+    "Why."
+    text: str
+    "Why, in words."
+
+
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Rows first:last of every group of one configuration."""
 
     first: int
     last: int
+    groups: frozenset[str] = frozenset()
+    "Those that lack rows of it; the others are there."
+    bad: tuple[Bad, ...] = ()
+    "Rows that are known to fail: they are not read, computed or measured."
 
     @property
     def rows(self) -> slice:
         """As an index."""
         return slice(self.first, self.last)
 
+    @property
+    def is_bad(self) -> NDArray[np.bool_]:
+        """(rows,) which are bad."""
+        found = np.zeros(self.last - self.first, bool)
+        found[[bad.row - self.first for bad in self.bad]] = True
+        return found
+
+
+Made = xr.Dataset | Mapping[str, xr.Dataset]
+"All variables of a group, `status` and `reason_code` among them; or those of each of some groups."
+Make = Callable[..., Made]
+"Gives them for a block. Pure: the same for the same block on any worker, any number of times."
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """A function that can read for a block before its turn, in another thread."""
+
+    def read(self, block: Block) -> Any:
+        """What it needs of the store."""
+        ...
+
+    def __call__(self, block: Block, held: Any) -> Made:
+        """Make the block of what was read."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A group to be filled, and how."""
+    """Groups to be filled, and how."""
 
     writer: Writer
     "The right to write."
-    group: str
-    "Path of the group, which exists."
+    groups: tuple[str, ...]
+    "Paths of the groups, which exist and have the same rows."
     chunk_rows: int
     "Rows of one chunk."
     block_chunks: int = 1
@@ -57,13 +100,20 @@ class Target:
     "Blocks between two commits, at most."
     commit_s: float = 120.0
     "Seconds between two commits, at most."
+    task_s: float = 20.0
+    "Seconds that a worker is given work for at a time, about."
     metadata: dict[str, Any] = field(default_factory=dict)
     "Kept with every commit."
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.groups[0] if len(self.groups) == 1 else f"{self.groups[0]} and others"
 
 
 @dataclass
 class Tally:
-    """What became of the rows of a run."""
+    """What became of the rows of a group."""
 
     rows: Counter[Status] = field(default_factory=Counter)
     "Rows by status, of the whole group."
@@ -90,14 +140,6 @@ class Tally:
             return f"nothing to do ({', '.join(parts)})"
         rate = self.computed / max(self.seconds, 1e-9)
         return f"{', '.join(parts)}; {self.computed} now in {self.seconds:.1f} s ({rate:.0f}/s)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    block: Block
-    fork: Fork
-    columns: dict[str, np.ndarray]
-    seconds: float
 
 
 def block_chunks(rows: int, chunk_rows: int, row_bytes: int, memory: int, workers: int) -> int:
@@ -136,137 +178,57 @@ def block_chunks(rows: int, chunk_rows: int, row_bytes: int, memory: int, worker
     return 1 << (max(1, wanted).bit_length() - 1)
 
 
-def pending(writer: Writer, group: str, chunk_rows: int, chunks: int) -> list[Block]:
-    """Blocks with a pending row, in order."""
-    status = writer.read_column(group, "status")
-    step = chunk_rows * chunks
-    blocks = (
-        Block(first=first, last=min(first + step, len(status)))
-        for first in range(0, len(status), step)
-    )
-    return [block for block in blocks if (status[block.rows] == Status.PENDING).any()]
+def pending(target: Target) -> list[Block]:
+    """Blocks with a pending row, in order, each with the groups that lack it."""
+    waiting = {
+        group: target.writer.read_column(group, "status") == Status.PENDING
+        for group in target.groups
+    }
+    rows, step = len(waiting[target.groups[0]]), target.chunk_rows * target.block_chunks
+    found = []
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        lacking = frozenset(group for group, rows in waiting.items() if rows[first:last].any())
+        if lacking:
+            found.append(Block(first=first, last=last, groups=lacking))
+    return found
 
 
-def run(make: Callable[[Block], xr.Dataset], *, target: Target, client: Client) -> Tally:
-    """Map a function over the pending blocks of a group.
+def run(make: Make, *, target: Target, client: Client) -> dict[str, Tally]:
+    """Map a function over the pending blocks of some groups; a tally of each.
 
-    Parameters
-    ----------
-    make : callable
-        Gives all variables of the group for a block, `status` and `reason_code` among them. Pure:
-        the same block gives the same values on any worker, any number of times.
+    Rows that fail alone are quarantined, with the reason in `reason` where the group has one.
 
     Raises
     ------
     BlockError
-        When `make` raised, which is the cause; what was finished before is committed.
-    KilledWorker
-        When a block killed its worker again and again; likewise.
+        When the store refuses, when what was made has not the group's shape, or when so much fails
+        that it is not the spectra's fault; what was finished before is committed.
     """
+    from pipeline.commits import Commits
+    from pipeline.flow import Flow
+    from pipeline.isolate import isolate
+
     begin = time.monotonic()
-    blocks = pending(target.writer, target.group, target.chunk_rows, target.block_chunks)
-    computed = 0
+    blocks = pending(target)
+    computed: Counter[str] = Counter()
     if blocks:
-        fork = target.writer.fork()
-        commits = _Commits(target, len(blocks))
+        flow = Flow(client=client, make=make, target=target, fork=target.writer.fork())
+        commits = Commits(target, len(blocks))
         try:
-            for result in _stream(client, blocks, make, target.group, fork):
-                commits.take(result)
-                computed += result.block.last - result.block.first
+            for done in flow.run(blocks):
+                commits.take(done)
+            for block, failure in list(flow.failed):
+                logger.warning("%s: rows %d:%d: %s", target.name, block.first, block.last, failure)
+                commits.take(flow.one(isolate(flow, block, failure)))
         finally:
             commits.flush()
-    done = Tally(computed=computed, seconds=time.monotonic() - begin)
-    return done + tally(target.writer, target.group)
-
-
-def _stream(
-    client: Client,
-    blocks: list[Block],
-    make: Callable[[Block], xr.Dataset],
-    group: str,
-    fork: Fork,
-) -> Iterator[_Done]:
-    """Results as they finish, with few blocks under way, so that memory stays bounded."""
-    waiting = iter(blocks)
-
-    def submit(block: Block) -> Future:
-        # A key of its own: the result of another run must never be taken for this one's.
-        key = f"{group}-{block.first}-{time.monotonic_ns()}"
-        return client.submit(_work, make, block, group, fork, key=key, pure=False)
-
-    ahead = 2 * max(1, len(client.nthreads()))
-    under_way = {submit(block): block for block in islice(waiting, ahead)}
-    running = as_completed(list(under_way))
-    try:
-        for future in running:
-            done = under_way.pop(future)
-            try:
-                yield future.result()
-            except KilledWorker:
-                raise
-            except Exception as error:
-                raise BlockError(f"{group}: rows {done.first}:{done.last}: {error}") from error
-            for block in islice(waiting, 1):
-                under_way[added := submit(block)] = block
-                running.add(added)
-    finally:
-        client.cancel(list(running.futures))
-
-
-def _work(make: Callable[[Block], xr.Dataset], block: Block, group: str, fork: Fork) -> _Done:
-    begin = time.monotonic()
-    made = make(block)
-    if made.sizes["spectrum"] != block.last - block.first:
-        raise ValueError(f"{group}: {block} gave {made.sizes['spectrum']} rows")
-    lost = [str(name) for name, axis in made.coords.items() if "spectrum" in axis.dims]
-    if lost:
-        # xarray makes a coordinate of a variable that is named like its axis.
-        raise ValueError(f"{group}: {', '.join(lost)} would not be written; reset_coords() first")
-    # Tasks of one process may share the object that came with them.
-    own = fork.again()
-    pixels = {str(n): v.to_numpy() for n, v in made.data_vars.items() if WORKER_DIMS & set(v.dims)}
-    own.write_block(group, block.first, pixels)
-    columns = {str(n): v.to_numpy() for n, v in made.data_vars.items() if n not in pixels}
-    return _Done(block=block, fork=own, columns=columns, seconds=time.monotonic() - begin)
-
-
-class _Commits:
-    """Collects finished blocks and commits them every few blocks or minutes."""
-
-    def __init__(self, target: Target, blocks: int) -> None:
-        self._target, self._blocks = target, blocks
-        self._held: list[_Done] = []
-        self._finished = 0
-        self._last = time.monotonic()
-
-    def take(self, done: _Done) -> None:
-        self._held.append(done)
-        self._finished += 1
-        rows = done.block.last - done.block.first
-        logger.info(
-            "%s: block %d of %d, rows %d:%d, %.0f spectra/s",
-            self._target.group,
-            self._finished,
-            self._blocks,
-            done.block.first,
-            done.block.last,
-            rows / done.seconds,
-        )
-        waited = time.monotonic() - self._last
-        if len(self._held) >= self._target.commit_blocks or waited >= self._target.commit_s:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._held:
-            return
-        target, held = self._target, self._held
-        self._held = []
-        target.writer.absorb(done.fork for done in held)
-        for done in held:
-            target.writer.write_columns(target.group, done.block.first, done.columns)
-        rows = ", ".join(f"{done.block.first}:{done.block.last}" for done in held)
-        target.writer.commit(f"{target.group}: rows {rows}", target.metadata)
-        self._last = time.monotonic()
+        computed = commits.computed
+    seconds = time.monotonic() - begin
+    return {
+        group: Tally(computed=computed[group], seconds=seconds) + tally(target.writer, group)
+        for group in target.groups
+    }
 
 
 def tally(writer: Writer, group: str) -> Tally:

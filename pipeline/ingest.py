@@ -12,7 +12,7 @@ import xarray as xr
 from distributed import Client
 
 from pipeline import arrivals, blocks, simulate, truth
-from pipeline.arrivals import Files, Integers, Known, Step
+from pipeline.arrivals import Files, Folder, Integers, Known, Step
 from pipeline.card import Card
 from pipeline.plan import NAMED, Plan, changed_files, look
 from pipeline.settle import settle
@@ -61,7 +61,7 @@ class Read:
 
     def _read(self, rows: xr.Dataset) -> xr.Dataset:
         names = [f"{self.root}/{name}" for name in rows["source"].to_numpy()]
-        facts = np.array([arrivals.facts(name) for name in names], np.int64)
+        facts = Folder(self.reader, self.root, self.config).facts(names)
         places = rows["source_row"].to_numpy().astype(np.int64)
         parts = [
             self.reader.read(source, self.root, self.config)
@@ -165,10 +165,11 @@ def _arrive(writer: Writer, card: Card, form: Reader, config: str, client: Clien
     group, root = f"spectra/{config}", card.survey.root
     known = Known({name: writer.read_column(group, name) for name in arrivals.NEEDED})
     done, changed = blocks.Tally(), set[str]()
-    for files in arrivals.steps(form.find(root, config)):
+    folder = Folder(form, root, config)
+    for files in arrivals.steps(folder):
         step = known.compare(files, root)
         if len(step.touched):
-            changed |= _refresh(writer, group, config, step, client)
+            changed |= _refresh(writer, group, folder, step, client)
         if len(step.new):
             _extend(writer, config, step.new, root)
         done += _fill(writer, card, form, config, client)
@@ -183,8 +184,8 @@ def _fill(writer: Writer, card: Card, form: Reader, config: str, client: Client)
     snapshot = Survey.open(card.store).snapshot
     survey = card.survey
     make = Read(form, config, survey.root, card.store, snapshot, survey.dust_map, survey.precision)
-    where = target(card, writer, group, form.configs[config].size)
-    return blocks.run(make, target=where, client=client)
+    where = target(card, writer, [group], form.configs[config].size)
+    return blocks.run(make, target=where, client=client)[group]
 
 
 def _make(writer: Writer, card: Card, form: Reader, config: str) -> None:
@@ -215,10 +216,10 @@ def _extend(writer: Writer, config: str, new: Files, root: str) -> None:
     writer.commit(f"{group}: room for rows {first}:{first + len(new)}", {"group": group})
 
 
-def _refresh(writer: Writer, group: str, config: str, step: Step, client: Client) -> set[str]:
+def _refresh(writer: Writer, group: str, folder: Folder, step: Step, client: Client) -> set[str]:
     """Rows of changed files are pending again, everywhere; gives those files."""
     digests = writer.read_column(group, "digest")[step.touched_at]
-    other = changed_files(step, digests, client)
+    other = changed_files(step, digests, folder, client)
     same = ~other
     for row, size, time in zip(
         step.touched_at[same], step.touched.size[same], step.touched.time[same], strict=True
@@ -230,7 +231,7 @@ def _refresh(writer: Writer, group: str, config: str, step: Step, client: Client
     if len(rows):
         # A copy of what was there may be the only one now.
         code = writer.read_column(group, "reason_code")
-        _reset(writer, config, np.union1d(rows, np.flatnonzero(code == Reason.DUPLICATE)))
+        _reset(writer, folder.config, np.union1d(rows, np.flatnonzero(code == Reason.DUPLICATE)))
     said = f"{len(rows)} rows of changed files to be read again" if len(rows) else "files touched"
     names = sorted(set(files.paths))[:NAMED]
     writer.commit(f"{group}: {said}", {"group": group, "changed": names})

@@ -1,5 +1,6 @@
 """Inputs: what can be measured, by the names that cards use."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from pipeline import route
@@ -29,8 +30,8 @@ class Input:
     "Folder of the checkpoint that made it."
 
 
-def inputs(card: Card, survey: Survey) -> list[Input]:
-    """What the card wants measured, of what the survey holds.
+def inputs(card: Card, survey: Survey, making: Container[str] = ()) -> list[Input]:
+    """What the card wants measured, of what the survey holds, or of products in the making.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def inputs(card: Card, survey: Survey) -> list[Input]:
     found = []
     for name in card.measure.inputs:
         if name == "denoised":
-            found += [_product(survey, config, c) for c in route.plan(card).checkpoints]
+            found += [_product(survey, config, c, making) for c in route.plan(card).checkpoints]
         elif name not in known:
             raise ValueError(f"measure.inputs: no {name!r} (there: {', '.join(known)}, denoised)")
         # A real survey has no truth; a card may ask for it all the same.
@@ -64,12 +65,18 @@ def _framed(alias: str, group: str, variable: str, frame: Frame) -> Input:
     )
 
 
-def _product(survey: Survey, config: str, chosen: route.Chosen) -> Input:
+def _product(survey: Survey, config: str, chosen: route.Chosen, making: Container[str]) -> Input:
     group = group_of(config, chosen)
+    if group in making:
+        return _made(group, chosen)
     if group not in survey:
         raise ValueError(f"{survey.path}: no {group}; `specmill denoise` makes it")
     if (survey.dataset(group)["status"] == Status.PENDING).any():
         raise ValueError(f"{survey.path}: {group} is not finished; `specmill denoise` goes on")
+    return _made(group, chosen)
+
+
+def _made(group: str, chosen: route.Chosen) -> Input:
     return Input(
         name=group.rsplit("/", 1)[-1],
         group=group,

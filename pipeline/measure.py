@@ -1,35 +1,26 @@
-"""Measure: line indices with errors on everything that a survey holds, raw and denoised."""
+"""Measure: line indices with errors of a block of anything that a survey holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from distributed import Client
 from numpy.typing import ArrayLike
 
-from pipeline import blocks, index
-from pipeline.card import Card
-from pipeline.denoise import loaded
+from pipeline import index
+from pipeline.held import Held
 from pipeline.index import Flag, Measured
-from pipeline.inputs import Input, inputs
-from pipeline.stage import (
-    config_of,
-    grid_of,
-    origin,
-    reading,
-    require_ingested,
-    snapshot_of,
-    target,
-)
+from pipeline.inputs import Input
+from pipeline.product import loaded
+from pipeline.stage import grid_of
 from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
-from storage.store import Survey, exists
-from storage.writer import Writer, writing
 from training.apply import ROWS
 from training.checkpoint import Checkpoint
+
+VERSION = 1
+"Raised when the same flux gives other values: indices are stale then."
 
 
 class ErrorKind(IntEnum):
@@ -42,29 +33,34 @@ class ErrorKind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """Rows of an index group: what a worker does."""
+    """Rows of an index group from the flux of one input."""
 
-    store: str
-    snapshot: str
     config: str
     input: Input
     names: tuple[str, ...]
     draws: int
     seed: int
 
-    def __call__(self, block: blocks.Block) -> xr.Dataset:
+    @property
+    def group(self) -> str:
+        """The indices."""
+        return f"indices/{self.config}/{self.input.name}"
+
+    @property
+    def needs(self) -> tuple[tuple[str, str], ...]:
+        """What it always reads: (group, variable)."""
+        return ((self.input.group, self.input.variable),)
+
+    def __call__(self, held: Held) -> xr.Dataset:
         """Measure a block."""
-        survey = reading(self.store, self.snapshot)
-        upstream = survey.dataset(self.input.group).isel(spectrum=block.rows)
-        spectra = survey.dataset(f"spectra/{self.config}").isel(spectrum=block.rows)
-        status, code = _ledger(upstream, spectra)
-        made = template(block.last - block.first, None, _FIELDS, {"index": len(self.names)})
-        made = made.copy(deep=True)
+        status, code = _ledger(held, self.input.group)
+        made = indices(held.block.last - held.block.first, self.names).copy(deep=True)
+        made = made.drop_vars("index")
         for name in ("value", "error"):
             # Unlike a pixel, an index that was not measured is not zero.
             made[name].values[:] = np.nan
         if (status == Status.DONE).any():
-            found, kind = self._measured(survey, upstream, spectra, block)
+            found, kind = self._measured(held)
             done = status == Status.DONE
             made["value"].values[done] = found.value.numpy()[done]
             made["error"].values[done] = found.error.numpy()[done]
@@ -74,25 +70,20 @@ class Measure:
         made["status"].values[:], made["reason_code"].values[:] = status, code
         return made
 
-    def _measured(
-        self, survey: Survey, upstream: xr.Dataset, spectra: xr.Dataset, block: blocks.Block
-    ) -> tuple[Measured, ErrorKind]:
-        flux = upstream[self.input.variable].to_numpy()
+    def _measured(self, held: Held) -> tuple[Measured, ErrorKind]:
+        flux = held.values(self.input.group, self.input.variable)
         if self.input.checkpoint:
-            model, wavelength = loaded(self.input.checkpoint), upstream["wavelength"].to_numpy()
-            return _on_product(model, upstream, flux, wavelength, self, block), ErrorKind.DRAWS
-        z = spectra["z"].to_numpy()
-        observed = self.input.variable == "flux" and self.input.group.startswith("spectra/")
+            return _on_product(loaded(self.input.checkpoint), flux, self, held), ErrorKind.DRAWS
+        observed = self.input.variable == "flux" and self.input.group == held.spectra
         # A best fit or a truth has no noise: it has data wherever it is given.
-        ivar = spectra["ivar"].to_numpy() if observed else (flux != 0).astype("f4")
+        ivar = held.values(held.spectra, "ivar") if observed else (flux != 0).astype("f4")
         if self.input.frame is None:
-            grid = grid_of(survey, f"spectra/{self.config}")
+            grid, z = grid_of(held.survey, held.spectra), held.values(held.spectra, "z")
             found = index.measure(grid.wavelength, flux, ivar, self.names, z=z)
         else:
-            mapper = self.input.frame.on(grid_of(survey, f"spectra/{self.config}"))
-            batch = mapper.to(flux, ivar, z, spectra["ebv"].to_numpy())
-            axis = self.input.frame.grid.wavelength
-            found = index.measure(axis, batch.x, batch.weight, self.names)
+            frame = self.input.frame
+            batch = held.batch(frame) if observed else held.framed(frame, flux, ivar)
+            found = index.measure(frame.grid.wavelength, batch.x, batch.weight, self.names)
         if observed:
             return found, ErrorKind.FORMAL
         return found._replace(error=torch.full_like(found.error, torch.nan)), ErrorKind.NONE
@@ -143,52 +134,15 @@ def measure_indices(
         medium=medium,
     )
     values = {n: (("spectrum", "index"), t.numpy()) for n, t in found._asdict().items()}
-    return xr.Dataset(values, coords={"index": list(names)}, attrs={"units": _units(names)})
+    return xr.Dataset(values, coords={"index": list(names)}, attrs={"units": units(names)})
 
 
-def measure(card: Card, client: Client) -> dict[str, blocks.Tally]:
-    """Fill the index groups of every input of the card; a tally of each.
-
-    Raises
-    ------
-    ValueError
-        When an input is not there or an index is unknown.
-    """
-    config = config_of(card)
-    require_ingested(Survey.open(card.store), f"spectra/{config}")
-    tallies = {}
-    with writing(card.store, "measure") as writer:
-        survey = Survey.open(card.store)
-        for given in inputs(card, survey):
-            group = f"indices/{config}/{given.name}"
-            _prepare(writer, card, survey, given, group)
-            make = Measure(
-                store=card.store,
-                snapshot=survey.snapshot,
-                config=config,
-                input=given,
-                names=card.measure.indices,
-                draws=card.measure.draws,
-                seed=card.run.seed,
-            )
-            pixels = grid_of(survey, f"spectra/{config}").size
-            where = target(card, writer, group, pixels)
-            tallies[group] = blocks.run(make, target=where, client=client)
-    return tallies
-
-
-def is_done(card: Card) -> bool:
-    """Whether every index group of the card is there, with no row pending."""
-    if not exists(card.store):
-        return False
-    survey, config = Survey.open(card.store), config_of(card)
-    for given in inputs(card, survey):
-        group = f"indices/{config}/{given.name}"
-        if group not in survey or survey.attrs(group)["recipe"] != _recipe(card, survey, given):
-            return False
-        if (survey.dataset(group)["status"] == Status.PENDING).any():
-            return False
-    return True
+def indices(n: int, names: Sequence[str]) -> xr.Dataset:
+    """The shape of an index group of n rows, with no values held."""
+    shape = template(n, None, _FIELDS, {"index": len(names)})
+    words = np.array(names, np.dtypes.StringDType())
+    said = {"units": "1", "long_name": "name of the index"}
+    return shape.assign_coords(index=("index", words, said))
 
 
 _CELL = ("spectrum", "index")
@@ -203,48 +157,16 @@ _FIELDS = {
 }
 
 
-def _units(names: Sequence[str]) -> dict[str, str]:
+def units(names: Sequence[str]) -> dict[str, str]:
+    """Units of indices, by their names."""
     return {name: index.units(name) for name in names}
 
 
-def _recipe(card: Card, survey: Survey, given: Input) -> list[Any]:
-    """What an index group depends on: what is measured, how, and the flux as it is now."""
-    flux = snapshot_of(survey, given.group)
-    return [list(card.measure.indices), card.measure.draws, card.run.seed, flux]
-
-
-def _prepare(writer: Writer, card: Card, survey: Survey, given: Input, group: str) -> None:
-    recipe = _recipe(card, survey, given)
-    if group in writer:
-        if writer.attrs(group)["recipe"] == recipe:
-            return
-        writer.delete_group(group)
-    names = card.measure.indices
-    shape = template(survey.rows(given.group), None, _FIELDS, {"index": len(names)})
-    words = np.array(names, np.dtypes.StringDType())
-    said = {"units": "1", "long_name": "name of the index"}
-    shape = shape.assign_coords(index=("index", words, said))
-    about = {
-        "recipe": recipe,
-        "input": given.group,
-        "input_snapshot": survey.snapshot,
-        "alias": given.alias,
-        "frame": given.frame.label if given.frame else survey.attrs(given.group).get("frame", ""),
-        "units": _units(names),
-        "flags": {int(flag): flag.name for flag in Flag},
-        "emission_subtracted": False,
-        "checkpoint_digest": survey.attrs(given.group).get("checkpoint_digest", ""),
-        **origin(card),
-    }
-    writer.create_group(group, shape, about)
-    writer.commit(f"{group}: room for {survey.rows(given.group)} rows", {"group": group})
-
-
-def _ledger(upstream: xr.Dataset, spectra: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _ledger(held: Held, upstream: str) -> tuple[np.ndarray, np.ndarray]:
     """Only what is done upstream, and is of the sky's objects, is measured."""
-    before = upstream["status"].to_numpy()
-    quarantined = spectra["status"].to_numpy() == Status.QUARANTINED
-    science = spectra["object_type"].to_numpy() == ObjectType.SCIENCE
+    before = held.values(upstream, "status")
+    quarantined = held.values(held.spectra, "status") == Status.QUARANTINED
+    science = held.values(held.spectra, "object_type") == ObjectType.SCIENCE
     cases = [quarantined, ~science, before != Status.DONE]
     reasons = [Reason.UPSTREAM_QUARANTINED, Reason.NOT_SCIENCE, Reason.UPSTREAM_NOT_APPLICABLE]
     code = np.select(cases, reasons, Reason.NONE).astype("u2")
@@ -252,26 +174,21 @@ def _ledger(upstream: xr.Dataset, spectra: xr.Dataset) -> tuple[np.ndarray, np.n
     return status, code
 
 
-def _on_product(
-    model: Checkpoint,
-    upstream: xr.Dataset,
-    flux: np.ndarray,
-    wavelength: np.ndarray,
-    job: Measure,
-    block: blocks.Block,
-) -> Measured:
+def _on_product(model: Checkpoint, flux: np.ndarray, job: Measure, held: Held) -> Measured:
     """Indices of a denoised block; the error is the scatter over draws of the posterior."""
+    wavelength, group = model.frame.grid.wavelength, job.input.group
     found = index.measure(wavelength, flux, None, job.names)
-    if "latent_cov" not in upstream:
+    if not held.has(group, "latent_cov"):
         return found
-    mean = torch.from_numpy(upstream["latent"].to_numpy())
-    cov = torch.from_numpy(upstream["latent_cov"].to_numpy())
+    mean, cov = (
+        torch.from_numpy(held.values(group, name).copy()) for name in ("latent", "latent_cov")
+    )
     error = torch.full_like(found.error, torch.nan)
     for first in range(0, len(mean), ROWS):
         rows = slice(first, first + ROWS)
         # Seeded by the place in the survey: the same on any worker, in any block.
-        seed = np.random.SeedSequence([job.seed, block.first + first]).generate_state(1)[0]
-        random = torch.Generator().manual_seed(int(seed))
+        state = np.random.SeedSequence([job.seed, held.block.first + first]).generate_state(1)
+        random = torch.Generator().manual_seed(int(state[0]))
         values = [
             index.measure(wavelength, drawn, None, job.names).value
             for drawn in posterior(model, mean[rows], cov[rows], job.draws, random)

@@ -9,7 +9,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from pipeline import arrivals
-from pipeline.arrivals import Known, Step
+from pipeline.arrivals import Folder, Known, Step
 from pipeline.card import Card
 from pipeline.stage import config_of, reader
 from storage import schema
@@ -58,26 +58,29 @@ def look(card: Card) -> tuple[Plan, bool]:
     found = Plan(pending=int((known.columns["status"] == Status.PENDING).sum()))
     changed: set[str] = set()
     touched = False
-    for files in arrivals.steps(reader(card).find(card.survey.root, config)):
+    folder = Folder(reader(card), card.survey.root, config)
+    for files in arrivals.steps(folder):
         step = known.compare(files, card.survey.root)
         found.new += len(step.new)
         touched |= bool(len(step.touched))
         if survey and len(step.touched):
             digests = survey.dataset(group)["digest"].to_numpy()[step.touched_at]
-            other = changed_files(step, digests)
+            other = changed_files(step, digests, folder)
             found.changed += int(other.sum())
             changed.update(step.touched.take(other).paths)
     _count_gone(found, known, changed, card.survey.root)
     return found, bool(found) or touched
 
 
-def changed_files(step: Step, digests: Any, client: Client | None = None) -> NDArray[np.bool_]:
-    """Touched rows whose file holds other bytes than were read."""
+def changed_files(
+    step: Step, digests: Any, folder: Folder, client: Client | None = None
+) -> NDArray[np.bool_]:
+    """Touched rows whose files hold other bytes than were read."""
     paths = sorted(set(step.touched.paths))
     found = (
-        [f.result() for f in client.map(arrivals.digest, paths, pure=False)]
+        [f.result() for f in client.map(folder.digest, paths, pure=False)]
         if client
-        else [arrivals.digest(path) for path in paths]
+        else [folder.digest(path) for path in paths]
     )
     now = dict(zip(paths, found, strict=True))
     # Nothing was read of a file without a digest.

@@ -32,6 +32,11 @@ class Chosen:
     verdict: str
     "'passed', 'failed: ...' or 'missing'."
 
+    @property
+    def name(self) -> str:
+        """Its name with the digest: that of its product."""
+        return Path(self.path).name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -1,8 +1,10 @@
 """What every stage of a card needs: its reader, its grid, its way of filling a group."""
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
+import numpy as np
 import xarray as xr
 from pydantic import ValidationError
 
@@ -12,7 +14,6 @@ from storage.grid import Grid
 from storage.names import resolve
 from storage.provenance import provenance
 from storage.reader import Reader
-from storage.schema import COLUMNS
 from storage.store import Survey
 from storage.writer import CHUNK_ROWS, Writer
 
@@ -61,7 +62,8 @@ def snapshot_of(survey: Survey, group: str) -> str:
         When no version says so.
     """
     for version in survey.history():
-        if version.metadata.get("group") == group:
+        said = version.metadata
+        if said.get("group") == group or group in said.get("groups", ()):
             return version.snapshot
     raise ValueError(f"{survey.path}: no version in its history changed {group}; ingest it again")
 
@@ -86,15 +88,16 @@ def require_ingested(survey: Survey, group: str) -> None:
         )
 
 
-def footprint_columns(spectra: xr.Dataset) -> xr.Dataset:
-    """What a footprint looks at of each spectrum."""
+def footprint_columns(
+    spectra: xr.Dataset, column: Callable[[str], np.ndarray] | None = None
+) -> xr.Dataset:
+    """What a footprint looks at of each spectrum; column: gives the values of one by its name."""
     # Pipelines give dispersions below their resolution and at the edge of their search, which say
     # nothing of a galaxy: a default footprint does not look at them.
-    columns = spectra[[name for name in COLUMNS if name in spectra and name != "vdisp"]]
+    values = column or (lambda name: spectra[name].to_numpy())
+    columns = {name: ("spectrum", values(name)) for name in ("z", "snr_g", "class", "zwarn")}
     # Every 16th pixel is enough for a median.
-    spread = spectra["lsf"].isel(wavelength=slice(None, None, 16))
-    columns = columns.drop_vars("wavelength", errors="ignore")
-    return columns.assign(lsf=(("spectrum", "sparse"), spread.to_numpy()))
+    return xr.Dataset({**columns, "lsf": (("spectrum", "sparse"), values("lsf")[:, ::16])})
 
 
 def origin(card: Card) -> dict[str, Any]:
@@ -106,21 +109,24 @@ def origin(card: Card) -> dict[str, Any]:
     }
 
 
-def target(card: Card, writer: Writer, group: str, pixels: int, arrays: int = 8) -> blocks.Target:
-    """How a stage of a card fills a group: blocks and commits as the card's cluster allows.
+def target(
+    card: Card, writer: Writer, groups: Sequence[str], pixels: int, arrays: int = 8
+) -> blocks.Target:
+    """How a stage of a card fills groups: blocks and commits as the card's cluster allows.
 
     pixels, arrays : values in one row of the widest array, and how many such arrays a worker holds.
     """
     cluster = card.cluster
-    rows = writer.rows(group)
+    rows = writer.rows(groups[0])
+    about = {"card": card.digest, "code": provenance()["code_version"]}
     return blocks.Target(
         writer=writer,
-        group=group,
+        groups=tuple(groups),
         chunk_rows=CHUNK_ROWS,
         block_chunks=blocks.block_chunks(
             rows, CHUNK_ROWS, 4 * pixels * arrays, int(cluster.memory), cluster.workers
         ),
         commit_blocks=card.run.commit_blocks,
         commit_s=card.run.commit_s,
-        metadata={"group": group, "card": card.digest, "code": provenance()["code_version"]},
+        metadata={**about, **({"group": groups[0]} if len(groups) == 1 else {})},
     )

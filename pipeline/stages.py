@@ -19,6 +19,10 @@ from storage.names import resolve
 logger = logging.getLogger(__name__)
 
 ORDER = ("simulate", "ingest", "train", "denoise", "measure", "evaluate", "report")
+TOGETHER = "denoise + measure"
+"Both in one pass over the survey."
+RUN = ("simulate", "ingest", "train", TOGETHER, "evaluate", "report")
+"What a whole run does."
 TIMES = "times.json"
 
 
@@ -121,16 +125,15 @@ def _train(card: Card, machine: Machine) -> str | None:
     return train.train(card)
 
 
-def _denoise(card: Card, machine: Machine) -> str | None:
-    from pipeline import denoise
+def _pass(*stages: str) -> Callable[[Card, Machine], str | None]:
+    def do(card: Card, machine: Machine) -> str | None:
+        from pipeline import passes
 
-    return None if denoise.is_done(card) else _lines(denoise.denoise(card, machine.client()))
+        if passes.is_done(card, stages):
+            return None
+        return _lines(passes.run(card, machine.client(), stages))
 
-
-def _measure(card: Card, machine: Machine) -> str | None:
-    from pipeline import measure
-
-    return None if measure.is_done(card) else _lines(measure.measure(card, machine.client()))
+    return do
 
 
 def _evaluate(card: Card, machine: Machine) -> str | None:
@@ -154,8 +157,9 @@ _DO: dict[str, Callable[[Card, Machine], str | None]] = {
     "simulate": _simulate,
     "ingest": _ingest,
     "train": _train,
-    "denoise": _denoise,
-    "measure": _measure,
+    "denoise": _pass("denoise"),
+    "measure": _pass("measure"),
+    TOGETHER: _pass("denoise", "measure"),
     "evaluate": _evaluate,
     "report": _report,
 }

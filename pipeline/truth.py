@@ -88,7 +88,8 @@ def ingest(card: Card, writer: Writer, client: Client) -> blocks.Tally:
         snapshot=Survey.open(card.store).snapshot,
         config=config,
     )
-    return blocks.run(make, target=target(card, writer, group, grid.size), client=client)
+    where = target(card, writer, [group], grid.size)
+    return blocks.run(make, target=where, client=client)[group]
 
 
 @cache

@@ -4,7 +4,7 @@ A reader fills in what it found; here each row is admitted or quarantined with i
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,18 @@ from storage.schema import ObjectType, Reason, Status
 
 Z_RANGE = (-0.02, 10.0)
 "Redshifts that can be: a star of the halo comes at 1000 km/s, no object is known beyond 10."
+MOST_FLUX = 1e10
+"""House units: three times Sirius in the blue. No survey has more, while a damaged exponent, or
+bytes that are no numbers, mostly give more."""
+MOST_IVAR = 1e20
+"House units: an error of 1e-27 erg s-1 cm-2 A-1, a million times less than the deepest spectra."
+MOST = {"flux": MOST_FLUX, "ivar": MOST_IVAR, "model": MOST_FLUX}
+"Of the pixels of each variable."
+EBV_RANGE = (-1.0, 1000.0)
+"E(B-V) that can be, mag: maps have hundreds behind the Galactic centre, and noise below 0."
+NO_REDSHIFT = 1 << 30
+"Bit of zwarn of a row without a redshift; the surveys' own end at 1 << 11."
+_HUGE = 1e30
 G_BAND, R_BAND = (4000.0, 5400.0), (5600.0, 6900.0)
 "Observed vacuum A, of `snr_g` and `snr_r`."
 
@@ -31,7 +43,27 @@ class RefusedError(ValueError):
         self.code = code
 
 
-def admit(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
+def single(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers as float32; finite ones stay so, for the border to judge."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(values), values, np.clip(values, -_HUGE, _HUGE)).astype(np.float32)
+
+
+def beyond(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """How many pixels of spectra (..., L) of finite numbers are larger than the variable can be."""
+    # The extremes first: they are sound in all but a few rows of a survey.
+    if not values.size or max(values.max(), -values.min()) <= MOST[name]:
+        return np.zeros(values.shape[:-1], np.int64)
+    return np.asarray((np.abs(values) > MOST[name]).sum(axis=-1))
+
+
+def too_large(name: str, count: int) -> str:
+    """What is said of a spectrum with that many pixels `beyond`."""
+    most = f"{MOST[name]:g} in house units"
+    return f"{name} is beyond {most}, where no spectrum is, in {count} pixels; fetch the file again"
+
+
+def admit(ds: xr.Dataset, grid: Grid, relative: bool = False) -> xr.Dataset:
     """The rows that a reader filled in, each done or quarantined; changed in place, and given back.
 
     Parameters
@@ -42,11 +74,15 @@ def admit(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
         anything with an ivar of 0, and those that are not finite count as such.
     grid : Grid
         Its wavelengths, for S/N in g and r.
+    relative : bool
+        Whether flux is in units of its own, where no number is too large.
 
     Notes
     -----
     Quarantined: ivar negative, no good pixel (not finite, or none), a position off the sphere, a
-    redshift outside `Z_RANGE` (sky fibres may have any). `snr`, `snr_g`, `snr_r` are filled in.
+    redshift outside `Z_RANGE` (sky fibres may have any), E(B-V) outside `EBV_RANGE`, and a row
+    with one pixel or more beyond `MOST_FLUX` or `MOST_IVAR`: its other pixels are of the same
+    bytes. `snr`, `snr_g`, `snr_r` are filled in; zwarn has `NO_REDSHIFT` where z is NaN.
     """
     flux, ivar = ds["flux"].to_numpy(), ds["ivar"].to_numpy()
     with np.errstate(invalid="ignore"):
@@ -74,12 +110,25 @@ def admit(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
         ),
     )
     _quarantine(ds, nothing, Reason.NO_DATA, lambda _: "no pixel has ivar > 0; leave it out")
+    if not relative:
+        _admit_sizes(ds)
     _admit_columns(ds)
     _admit_snr(ds, grid)
     empty_refused(ds)
     fresh = ds["status"].to_numpy() == Status.PENDING
     ds["status"].to_numpy()[fresh] = Status.DONE
     return schema.check(ds)
+
+
+def _admit_sizes(ds: xr.Dataset) -> None:
+    for name in MOST:
+        count = beyond(name, ds[name].to_numpy())
+        words = partial(_too_large, name, count)
+        _quarantine(ds, count > 0, Reason.ABSURD, words)
+
+
+def _too_large(name: str, count: NDArray[np.int64], row: int) -> str:
+    return too_large(name, int(count[row]))
 
 
 def _admit_columns(ds: xr.Dataset) -> None:
@@ -103,7 +152,20 @@ def _admit_columns(ds: xr.Dataset) -> None:
         Reason.BAD_REDSHIFT,
         lambda row: f"z is {z[row]}, expected {Z_RANGE[0]} to {Z_RANGE[1]}; leave it out",
     )
+    ebv, known = ds["ebv"].to_numpy(), ds["ebv_known"].to_numpy()
+    with np.errstate(invalid="ignore"):
+        dusty = ~(ebv >= EBV_RANGE[0]) | ~(ebv <= EBV_RANGE[1])
+    _quarantine(
+        ds,
+        dusty & (known > 0),
+        Reason.ABSURD,
+        lambda row: (
+            f"E(B-V) is {ebv[row]}, expected {EBV_RANGE[0]} to {EBV_RANGE[1]} mag; fetch the file "
+            "again"
+        ),
+    )
     z[~np.isfinite(z)] = np.nan
+    ds["zwarn"].to_numpy()[np.isnan(z)] |= NO_REDSHIFT
     ra[placed] %= 360
 
 

@@ -26,8 +26,9 @@ _BLOCK, _CARD = 2880, 80
 _END = b"END".ljust(_CARD)
 _GZIP = b"\x1f\x8b"
 _MOST_UNPACKED = 1 << 30
-_MOST_COLUMNS = 999
+MOST_COLUMNS = 999
 _KEYWORD = re.compile(rb"(TTYPE|TFORM|TSCAL|TZERO|TNULL|TDIM)([0-9]{1,3}) *= *(?:'([^']*)')?")
+_MANY_FIELDS = re.compile(rb"TFIELDS = *([0-9]{4,20})")
 _FORM = re.compile(r"([0-9]{0,8})([LXABIJKEDCMPQ])(.*)")
 _BYTES = {c: n for n, cs in ((1, "LAB"), (2, "I"), (4, "JE"), (8, "KDCP"), (16, "MQ")) for c in cs}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -115,18 +116,23 @@ def _unpacked(content: bytes) -> bytes:
 def _parse(content: bytes, columns: frozenset[str], wanted: int) -> File:
     if not content.startswith(b"SIMPLE  ="):
         raise FitsError(f"not a FITS file: it begins with {content[:9]!r}, expected b'SIMPLE  ='")
-    header, at, size = _header(content, 0, 0)
-    primary, at = header, padded(at + size)
+    header, data, size = _header(content, 0, 0)
+    primary, at = header, padded(data + size)
+    require_padding(content[data + size : at], header, 0)
+    if b"SUM" in header:
+        verified(content[:at], data, header)
     extensions: list[Table | None] = []
     # All headers are walked, so that a file cut short in a later extension is found out.
     while content.startswith(b"XTENSION", at):
         header, data, size = _header(content, at, len(extensions) + 1)
         begin, at, found = at, padded(data + size), None
+        require_padding(content[data + size : at], header, len(extensions) + 1)
         if len(extensions) < wanted:
             if b"SUM" in header:
                 header = verified(content[begin:at], data - begin, header)
             found = _table(content, header, data, columns)
         extensions.append(found)
+    require_end(content[at : at + _BLOCK], len(extensions))
     return File(header=primary, extensions=tuple(extensions))
 
 
@@ -174,8 +180,8 @@ def layout(
     ValueError
         A wanted column is scaled, of variable length, or there twice.
     """
-    if not 0 < fields <= _MOST_COLUMNS:
-        raise FitsError(f"a table's TFIELDS is {fields}, expected 1 to {_MOST_COLUMNS}")
+    if not 0 < fields <= MOST_COLUMNS:
+        raise FitsError(f"a table's TFIELDS is {fields}, expected 1 to {MOST_COLUMNS}")
     found = {
         (match[1], int(match[2])): (match[3] or b"").decode("ascii", "replace").strip()
         for match in _KEYWORD.finditer(cards)
@@ -248,6 +254,38 @@ def _aligned(content: bytes, card: bytes, at: int) -> int:
     return found
 
 
+def require_padding(padding: bytes, header: bytes, number: int) -> None:
+    """Refuse bytes behind the data of an HDU, up to the next, that are not what fills a block.
+
+    Raises
+    ------
+    FitsError
+        They are data: the header says that there are fewer than there are.
+    """
+    # Tables of text are filled with blanks.
+    filled = b" \0" if value(header, "XTENSION") == "TABLE" else b"\0"
+    if padding.strip(filled):
+        raise FitsError(
+            f"HDU {number}: {len(padding)} bytes behind its data are not zero: its header gives "
+            "another size than it has"
+        )
+
+
+def require_end(behind: bytes, number: int) -> None:
+    """Refuse bytes behind the last HDU, of that number, that are no filling.
+
+    Raises
+    ------
+    FitsError
+        They belong to an HDU whose header is damaged, or one before gives another size.
+    """
+    if behind.strip(b" \0"):
+        raise FitsError(
+            f"HDU {number} is followed by bytes that are no extension: {behind[:9]!r}, expected "
+            "b'XTENSION=' or nothing"
+        )
+
+
 def padded(size: int) -> int:
     """A size in bytes, rounded up to whole FITS blocks."""
     return -(-size // _BLOCK) * _BLOCK
@@ -258,6 +296,8 @@ def _by_astropy(content: bytes, columns: frozenset[str], wanted: int) -> File:
     from astropy.io.fits.verify import VerifyError
     from astropy.utils.exceptions import AstropyWarning
 
+    if many := _MANY_FIELDS.search(content):
+        raise FitsError(f"TFIELDS is {int(many[1])}, expected 1 to {MOST_COLUMNS}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", ".*(Checksum|Datasum) verification failed")

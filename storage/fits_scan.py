@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import fits
+from storage import files, fits
 from storage.fits import FitsError, padded
 from storage.fits_write import primary
 
@@ -24,6 +24,7 @@ _END = b"END".ljust(_CARD)
 _MOST_HEADER = 8 << 20
 _MOST_TABLE = 1 << 30
 _MOST_TILE = 1 << 28
+_MOST_FILE = 1 << 50
 _KINDS = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -71,19 +72,30 @@ def scan(path: str) -> tuple[Hdu, ...]:
     OSError
         When it cannot be opened.
     """
+    end = files.regular(path).st_size
     with Path(path).open("rb") as file:
-        end = Path(path).stat().st_size
-        found = tuple(headers(file))
-    for number, hdu in enumerate(found):
-        if hdu.offset + hdu.size > end:
-            raise FitsError(
-                f"truncated: HDU {number} ends at byte {hdu.offset + hdu.size}, the file at {end}"
-            )
+        found = tuple(headers(file, end))
+        for number, hdu in enumerate(found):
+            last = hdu.offset + hdu.size
+            if last > end:
+                raise FitsError(f"truncated: HDU {number} ends at byte {last}, the file at {end}")
+            file.seek(last)
+            _require_fields(hdu)
+            fits.require_padding(file.read(padded(last) - last), hdu.header, number)
+        file.seek(padded(last))
+        fits.require_end(file.read(_BLOCK), number)
     return found
 
 
-def headers(file: IO[bytes]) -> Iterator[Hdu]:
-    """HDUs one after the other; whether their data are there is not asked.
+def _require_fields(hdu: Hdu) -> None:
+    # astropy counts columns for seconds, whatever their number.
+    fields = _integer(hdu.header, "TFIELDS") if hdu.kind == "BINTABLE" else 0
+    if not 0 <= fields <= fits.MOST_COLUMNS:
+        raise FitsError(f"{hdu.name}: TFIELDS is {fields}, expected 0 to {fits.MOST_COLUMNS}")
+
+
+def headers(file: IO[bytes], end: int = _MOST_FILE) -> Iterator[Hdu]:
+    """HDUs one after the other, up to the end of the file; whether their data are there, who knows.
 
     Raises
     ------
@@ -95,6 +107,8 @@ def headers(file: IO[bytes]) -> Iterator[Hdu]:
         hdu = _hdu(header, at, number)
         yield hdu
         at, number = padded(hdu.offset + hdu.size), number + 1
+        if at > end:
+            return
 
 
 def _header(file: IO[bytes], at: int, number: int) -> bytes:

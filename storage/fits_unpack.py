@@ -10,13 +10,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from storage import files
 from storage.fits import FitsError
 
 _GZIP = b"\x1f\x8b"
 
 
 def open_file(path: str) -> IO[bytes]:
-    """The bytes of a file, unpacked while they are read where it is in gzip."""
+    """The bytes of a file, unpacked while they are read where it is in gzip.
+
+    Raises
+    ------
+    OSError
+        As `storage.files.regular`, or when it cannot be opened.
+    """
+    files.regular(path)
     with Path(path).open("rb") as file:
         packed = file.read(2) == _GZIP
     # A GzipFile reads, seeks and tells as any file does, but is not typed as one.
@@ -32,6 +40,8 @@ class Plain:
     ------
     FitsError
         When its gzip is truncated or damaged.
+    OSError
+        As `storage.files.regular`, or when it cannot be read.
     """
 
     path: str
@@ -39,6 +49,7 @@ class Plain:
 
     def __init__(self, path: str):
         self.path = path
+        files.regular(path)
         with Path(path).open("rb") as file:
             if file.read(2) != _GZIP:
                 return
@@ -53,7 +64,7 @@ class Plain:
 
 def plain(path: str) -> Plain:
     """The file without gzip; the last two are kept for who asks next."""
-    state = os.stat(path)  # noqa: PTH116
+    state = files.regular(path)
     return _kept(path, state.st_size, state.st_mtime_ns)
 
 

@@ -95,6 +95,20 @@ class Lease:
         return True
 
 
+def held(store: str) -> Holder | None:
+    """Who holds the lease of a store; None when nobody does.
+
+    Raises
+    ------
+    LeaseError
+        When what lies there is no lease.
+    """
+    place = slot(store)
+    with reaching(store):
+        found = place.read()
+    return None if found is None else _parse(found.text, place.name)
+
+
 def _dump(holder: Holder) -> str:
     return json.dumps(asdict(holder))
 

@@ -28,6 +28,9 @@ _CURES = {
     "NoSuchBucket": "no such bucket; make it, or correct the path",
     "AccessDenied": "access is denied; check AWS_ACCESS_KEY_ID and the policy of the bucket",
     "dispatch failure": "the endpoint does not answer; check AWS_ENDPOINT_URL",
+    "HTTP error: error sending request": "the endpoint does not answer; check AWS_ENDPOINT_URL",
+    "InvalidAccessKeyId": "the service does not know this key; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret does not fit the key; check AWS_SECRET_ACCESS_KEY",
 }
 
 
@@ -197,12 +200,20 @@ def refusal(path: str, error: Exception) -> StoreError:
     number = error.errno if isinstance(error, OSError) else None
     text = f"{error} (os error {number})"
     cure = next((words for mark, words in _CURES.items() if mark in text), "")
-    # Icechunk draws its chain of causes as a tree, the deepest last.
-    lines = [line.strip("| >-x\t") for line in str(error).splitlines() if line.strip("| >-x\t")]
-    detail = cure or (lines[-1] if lines else type(error).__name__)
+    detail = cure or _detail(str(error)) or type(error).__name__
     return StoreError(
         f"{path}: {detail}; what was committed is whole: the same command goes on from there"
     )
+
+
+def _detail(text: str) -> str:
+    """The line of an error that says most: the deepest cause of a tree, or its first words."""
+    # obstore says it in one line, and has the same as a Rust structure of many lines below it.
+    head, debug, _ = text.partition("Debug source:")
+    lines = [line.strip("| >-x`\t") for line in head.splitlines()]
+    told = [line for line in lines if any(char.isalnum() for char in line)]
+    # Icechunk draws its chain of causes as a tree, the deepest last.
+    return (told[0] if debug else told[-1]) if told else ""
 
 
 @contextmanager

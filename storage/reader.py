@@ -84,6 +84,14 @@ class Reader(Protocol):
         """
         ...
 
+    def beside(self, path: str, root: str, config: str) -> tuple[str, ...]:
+        """Other files whose content goes into the rows of a file, in an order of their own.
+
+        Such as redshifts. Those that are there: one that comes, changes or goes is a change of
+        the rows, as one of the file itself is. `digest` is `storage.files.digest` of them all.
+        """
+        ...
+
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Write rows in the survey's own format below root; gives the paths. For mocks.
 
@@ -109,6 +117,10 @@ class Format(BaseModel):
     def sizes(self) -> dict[str, int]:
         """None beyond the schema's."""
         return {}
+
+    def beside(self, path: str, root: str, config: str) -> tuple[str, ...]:
+        """None: a file holds all of its rows."""
+        return ()
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Not written."""

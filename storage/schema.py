@@ -47,6 +47,7 @@ class Reason(IntEnum):
     BAD_UNITS = 10
     BAD_PATH = 11
     GONE = 12
+    ABSURD = 13
     UPSTREAM_QUARANTINED = 20
     UPSTREAM_NOT_APPLICABLE = 21
     NOT_SCIENCE = 22
@@ -54,6 +55,8 @@ class Reason(IntEnum):
     ROUTED_ELSEWHERE = 24
     OUTSIDE_FOOTPRINT = 25
     NOT_IN_CATALOGUE = 26
+    STORE_DAMAGED = 30
+    FAILED = 31
 
 
 REASONS: dict[Reason, str] = {
@@ -70,6 +73,7 @@ REASONS: dict[Reason, str] = {
     Reason.BAD_UNITS: "units are missing or cannot be converted",
     Reason.BAD_PATH: "the path leads out of the survey's folder",
     Reason.GONE: "its file was changed and holds the row no more",
+    Reason.ABSURD: "a value is finite, and beyond what any spectrum has",
     Reason.UPSTREAM_QUARANTINED: "quarantined at ingest",
     Reason.UPSTREAM_NOT_APPLICABLE: "its input was not applicable",
     Reason.NOT_SCIENCE: "not a science target: sky fibre or standard star",
@@ -77,6 +81,8 @@ REASONS: dict[Reason, str] = {
     Reason.ROUTED_ELSEWHERE: "another model takes it",
     Reason.OUTSIDE_FOOTPRINT: "outside the footprint of the model",
     Reason.NOT_IN_CATALOGUE: "no row of the catalogue matches",
+    Reason.STORE_DAMAGED: "a chunk of the store that holds it cannot be read",
+    Reason.FAILED: "it fails, or kills, whoever computes it",
 }
 
 
@@ -145,9 +151,9 @@ COLUMNS: dict[str, Field] = {
     "survey": Field(dtype="str", units="1", description="survey or programme"),
     "source": Field(dtype="str", units="1", description="file, relative to the survey's root"),
     "source_row": Field(dtype="i4", units="1", description="row in the file"),
-    "digest": Field(dtype="str", units="1", description="blake2b-128 of the file's bytes, hex"),
-    "source_size": Field(dtype="i8", units="byte", description="size of the file when it was read"),
-    "source_time": Field(dtype="i8", units="ns", description="modification time of the file, Unix"),
+    "digest": Field(dtype="str", units="1", description="blake2b-128 of its files' bytes, hex"),
+    "source_size": Field(dtype="i8", units="byte", description="size of its files when read"),
+    "source_time": Field(dtype="i8", units="ns", description="latest change of its files, Unix"),
     "mjd": Field(dtype="f8", units="d", description="modified Julian date of the observation"),
     "ra": Field(dtype="f8", units="deg", description="right ascension, ICRS"),
     "dec": Field(dtype="f8", units="deg", description="declination, ICRS"),

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Self
 
 import icechunk
+import numpy as np
 import xarray as xr
 import zarr
 
@@ -20,6 +21,8 @@ from storage.schema import SCHEMA_VERSION, SchemaError
 
 WAIT_S = 60.0
 "How long `Survey.create` waits for another process that makes the same store, s."
+KEPT = "kept-"
+"How the branch begins that keeps an old version; its snapshot follows."
 
 # Icechunk logs on stdout that local commits need one committer; the lease sees to that.
 icechunk.set_logs_filter("error")
@@ -137,15 +140,21 @@ class Survey:
         """Rows of a group."""
         return int(self._root[group].attrs["rows"])  # type: ignore[arg-type]  # we wrote an int
 
+    def read_column(self, group: str, name: str) -> np.ndarray:
+        """A column of a group, as an array."""
+        return self.dataset(group)[name].to_numpy()
+
     def attrs(self, group: str) -> dict[str, Any]:
         """Attributes of a group: where it came from."""
         return dict(self._root[group].attrs)
 
     def history(self) -> list[Version]:
-        """All versions, the newest first; of those that were expired, the tagged ones."""
+        """All versions, the newest first; of those that were expired, the ones that were kept."""
         tags = tags_of(self._repository)
         line = list(self._repository.ancestry(branch="main"))
-        named = {i.id: i for name in tags for i in [next(self._repository.ancestry(tag=name))]}
+        heads = [{"tag": name} for name in tags]
+        heads += [{"branch": name} for name in kept_of(self._repository)]
+        named = {i.id: i for head in heads for i in [next(self._repository.ancestry(**head))]}
         off = [named[snapshot] for snapshot in named.keys() - {info.id for info in line}]
         off.sort(key=lambda info: info.written_at, reverse=True)
         return [
@@ -164,6 +173,11 @@ class Survey:
 def tags_of(repository: icechunk.Repository) -> dict[str, str]:
     """The snapshot of every tag, by name."""
     return {name: str(repository.lookup_tag(name)) for name in sorted(repository.list_tags())}
+
+
+def kept_of(repository: icechunk.Repository) -> list[str]:
+    """Branches of one old version each, which something in the store names; see `versions`."""
+    return sorted(name for name in repository.list_branches() if name.startswith(KEPT))
 
 
 def schema_version(path: str) -> Any:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 
 
-def walk(root: str, name: re.Pattern[str]) -> Iterator[str]:
+def walk(root: str, name: re.Pattern[str], folders: dict[str, int] | None = None) -> Iterator[str]:
     """Paths below root, root included, of files whose whole name matches.
 
     In the order of their text, whatever the depth. Links are followed, also out of the root: a
     release is often a tree of links. A folder that contains itself through a link is entered once.
     A file link that leads nowhere is yielded: its reader says so.
+
+    folders : is filled with the folders and when each was changed (ns), before it is listed.
 
     Raises
     ------
@@ -23,7 +25,7 @@ def walk(root: str, name: re.Pattern[str]) -> Iterator[str]:
     if not os.path.isdir(root):  # noqa: PTH112 - text in, text out: Path costs more than the walk
         raise FileNotFoundError(f"{root}: no such folder; set survey.root to the survey's files")
     empty = True
-    for path in _below(root, name, ()):
+    for path in _below(root, name, (), {} if folders is None else folders):
         empty = False
         yield path
     if empty:
@@ -33,12 +35,18 @@ def walk(root: str, name: re.Pattern[str]) -> Iterator[str]:
         )
 
 
-def _below(folder: str, name: re.Pattern[str], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _below(
+    folder: str,
+    name: re.Pattern[str],
+    above: tuple[tuple[int, int], ...],
+    folders: dict[str, int],
+) -> Iterator[str]:
     try:
         state = os.stat(folder)  # noqa: PTH116
         identity = (state.st_dev, state.st_ino)
         if identity in above:
             return
+        folders[folder] = state.st_mtime_ns
         with os.scandir(folder) as entries:
             # The slash makes "a/b" and "a.fits" sort as whole paths do.
             found = sorted((e.name + "/" if _is_folder(e) else e.name) for e in entries)
@@ -50,7 +58,7 @@ def _below(folder: str, name: re.Pattern[str], above: tuple[tuple[int, int], ...
     for entry in found:
         path = os.path.join(folder, entry)  # noqa: PTH118
         if entry.endswith("/"):
-            yield from _below(path[:-1], name, (*above, identity))
+            yield from _below(path[:-1], name, (*above, identity), folders)
         elif name.fullmatch(entry):
             yield path
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits_scan
-from storage.border import RefusedError
+from storage.border import RefusedError, single
 from storage.desi import resolution as desi_resolution
 from storage.desi.units import angstroms, flux_scale, ivar_scale
 from storage.fits import FitsError
@@ -212,7 +212,9 @@ def _pixels(path: str, arm: Arm, rows: range) -> tuple[NDArray[Any], NDArray[Any
             values.astype("f8") * scale
             for values, scale in zip((flux, ivar), arm.scale, strict=True)
         )
-    return flux.astype("f4", copy=False), ivar.astype("f4", copy=False)
+    if flux.dtype == ivar.dtype == np.float32:
+        return flux, ivar
+    return single(flux), single(ivar)
 
 
 def _spread(

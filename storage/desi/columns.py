@@ -1,5 +1,6 @@
 """Columns of DESI tables: what a fibre was put on, and the redshift that redrock found."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits_scan, fits_unpack
-from storage.border import RefusedError
+from storage.border import NO_REDSHIFT, RefusedError
 from storage.fits import FitsError, Table
 from storage.fits_scan import Hdu
 from storage.schema import ObjectType, Reason
 
-NO_REDSHIFT = 1 << 30
-"zwarn of a row without a redshift: no redrock file, or none of its rows. Redrock has bits 0-11."
 STANDARD = 1 << 33 | 1 << 34 | 1 << 35
 "DESI_TARGET bits of standard stars, in all surveys: STD_FAINT, STD_WD, STD_BRIGHT."
 
@@ -92,7 +91,8 @@ def redshifts(path: str, ids: NDArray[np.int64]) -> Values:
         "zwarn": np.full(n, NO_REDSHIFT),
         **{name: np.full(n, "", np.dtypes.StringDType()) for name in ("class", "subclass")},
     }
-    if not Path(path).exists():
+    # A link that leads nowhere is no missing file, but a broken one.
+    if not os.path.lexists(path):
         return found
     try:
         plain = fits_unpack.plain(path)
@@ -107,8 +107,9 @@ def redshifts(path: str, ids: NDArray[np.int64]) -> Values:
         for name, key in (("class", "SPECTYPE"), ("subclass", "SUBTYPE")):
             if key in table:
                 found[name][row] = _text(table, key)[at]
-    except (FitsError, RefusedError) as error:
-        words = str(error).removesuffix("; fetch the file again")
+    except (FitsError, RefusedError, OSError) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        words = said.removesuffix("; fetch the file again")
         raise RefusedError(
             Reason.UNREADABLE, f"{Path(path).name}: {words}; fetch that file again, or remove it"
         ) from error

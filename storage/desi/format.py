@@ -16,8 +16,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage import schema
+from storage.border import NO_REDSHIFT
 from storage.desi import resolution
-from storage.desi.columns import NO_REDSHIFT, STANDARD
+from storage.desi.columns import STANDARD
 from storage.fits import padded
 from storage.fits_write import CARD, card, primary, table
 from storage.grid import Grid

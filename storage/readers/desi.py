@@ -4,23 +4,22 @@ Files of many GB are read by rows; nothing is resampled, the arms lie on the gri
 are matched by TARGETID. Fibre trouble is not cut here: `fiberstatus == 0` is what DESI users keep.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from storage import border, fits_scan, fits_unpack, schema
+from storage import border, fits_scan, fits_unpack, fits_whole, schema
 from storage.border import RefusedError
 from storage.desi import arms as desi_arms
 from storage.desi import columns
 from storage.desi import format as desi_format
 from storage.fits import FitsError
+from storage.fits_whole import Whole
 from storage.grid import Grid
 from storage.reader import Format, Source
 from storage.schema import Field, Reason
@@ -44,7 +43,7 @@ class Desi(Format):
     """Coadds, or single exposures, of tiles or of healpix pixels.
 
     Without redrock's file, or its row, a spectrum enters without a redshift: z is NaN and zwarn
-    `storage.desi.columns.NO_REDSHIFT`. A fibre of OBJTYPE BAD is quarantined. A camera that a file
+    `storage.border.NO_REDSHIFT`. A fibre of OBJTYPE BAD is quarantined. A camera that a file
     lacks altogether is no fault: its pixels have no data.
 
     `desi` has one row a target and coadd; the same target in another tile or programme is another
@@ -112,8 +111,9 @@ class Desi(Format):
     def read(self, source: Source, root: str, config: str) -> xr.Dataset:
         """The rows of a source; see `storage.reader.Reader`.
 
-        A row without a redshift has z NaN and zwarn `columns.NO_REDSHIFT`; the digest is that
-        of the file itself, not of redrock's.
+        A row without a redshift has z NaN, and zwarn says so (`storage.border.NO_REDSHIFT`). A
+        redrock file that is there and cannot be read refuses the rows: redshifts would be missing
+        without a word.
         """
         grid = self.configs[self._known(config)]
         fields = {**schema.SPECTRA, **self.fields}
@@ -128,13 +128,19 @@ class Desi(Format):
                 self._read_file(part, path, range(1), root, config)
         return border.admit(ds, grid)
 
+    def beside(self, path: str, root: str, config: str) -> tuple[str, ...]:
+        """Redrock's file, where there is one."""
+        found = _redrock(path)
+        return (found,) if os.path.lexists(found) else ()
+
     def _read_file(self, ds: xr.Dataset, path: str, rows: range, root: str, config: str) -> None:
         """Fill in rows of a file, or refuse them all."""
         ds["source"][:], ds["source_row"][:] = os.path.relpath(path, root), rows
         try:
-            ds["digest"][:] = _digest(path)
+            found = fits_whole.whole(path)
+            ds["digest"][:] = fits_whole.digest(found, self.beside(path, root, config))
             with np.errstate(all="ignore"):
-                self._fill(ds, path, rows, config == "desi-exposure")
+                self._fill(ds, path, rows, config == "desi-exposure", found)
         except RefusedError as error:
             _refuse(ds, error.code, str(error))
         except FitsError as error:
@@ -182,9 +188,10 @@ class Desi(Format):
             )
         return next(iter(kinds.values()))
 
-    def _fill(self, ds: xr.Dataset, path: str, rows: range, exposures: bool) -> None:
+    def _fill(self, ds: xr.Dataset, path: str, rows: range, exposures: bool, found: Whole) -> None:
         plain = fits_unpack.plain(path)
         hdus = fits_scan.scan(plain.path)
+        found.require()
         values = columns.fibermap(plain.path, hdus, rows, exposures)
         values |= columns.redshifts(_redrock(path), values["TARGETID"])
         for name, column in values.items():
@@ -241,7 +248,7 @@ def _redrock(path: str) -> str:
     name = Path(path).name.removesuffix(".gz")
     beside = Path(path).with_name("redrock-" + name.partition("-")[2])
     packed = beside.with_name(f"{beside.name}.gz")
-    return str(packed if packed.exists() and not beside.exists() else beside)
+    return str(packed if os.path.lexists(packed) and not os.path.lexists(beside) else beside)
 
 
 def _observation(path: str, values: dict[str, Any]) -> Any:
@@ -264,15 +271,3 @@ def _observation(path: str, values: dict[str, Any]) -> Any:
 def _refuse(ds: xr.Dataset, code: Reason, words: str) -> None:
     for row in range(ds.sizes["spectrum"]):
         border.refuse(ds, row, code, words)
-
-
-def _digest(path: str) -> str:
-    state = os.stat(path)  # noqa: PTH116
-    return _hashed(path, state.st_size, state.st_mtime_ns)
-
-
-# A file of many sources is hashed once in a process.
-@lru_cache(maxsize=64)
-def _hashed(path: str, size: int, time_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -5,7 +5,6 @@ where the plate begins, and a file leaves out the pixels of its fibre that have 
 SDSS-V are read as their published data model has them (idlspec2d 6, DR18 and DR19).
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -17,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from storage import schema
+from storage import files, schema
 from storage.border import RefusedError
 from storage.grid import Grid
 from storage.reader import Format, Source
@@ -137,7 +136,7 @@ class Sdss(Format):
             }
             try:
                 content = self._content(path, root)
-                known["digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
+                known["digest"] = files.of_content(content)
                 if config == EXPOSURES:
                     found = sdss_exposures.spectra(content, each, GRID)
                     yield from (
@@ -153,7 +152,7 @@ class Sdss(Format):
     def _content(self, path: str, root: str) -> bytes:
         if self._leads_out(path, root):
             raise RefusedError(Reason.BAD_PATH, f"leads out of {root}; check {self.summary}")
-        return Path(path).read_bytes()
+        return files.content(path)
 
     def _leads_out(self, path: str, root: str) -> bool:
         # What a walk finds is below the root, whatever its links are called.

@@ -5,7 +5,6 @@ the grid of the options. What a file does not say and no option tells is refused
 """
 
 import fnmatch
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from storage import schema
-from storage.border import RefusedError, admit, refuse
+from storage import fits_whole, schema
+from storage.border import RefusedError, admit, refuse, single
 from storage.grid import Grid
 from storage.reader import Source
 from storage.schema import Reason
@@ -85,7 +84,11 @@ class Table(Options):
             for number, path in enumerate(source.files):
                 self._fill(ds, columns, number * each, path, root, rows)
             self._fill_lsf(ds)
-            return admit(ds, self.grid)
+            return admit(ds, self.grid, self.flux_unit == units.RELATIVE)
+
+    def beside(self, path: str, root: str, config: str) -> tuple[str, ...]:
+        """The catalogue, where the options name one."""
+        return (str(Path(root, self.catalog)),) if self.catalog else ()
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Write one FITS table for each row as `root/OBSERVATION.fits`; gives the paths.
@@ -108,10 +111,13 @@ class Table(Options):
         many = rows.start > 0 or len(rows) > 1
         columns["observation"][here] = _observations(path, rows, many)
         try:
-            columns["digest"][here] = _digest(path)
+            whole = fits_whole.whole(path)
+            columns["digest"][here] = fits_whole.digest(whole, self.beside(path, root, ""))
             spectra = table_files.load(path, self, rows.start, len(rows))
             many = spectra.total > 1
             columns["observation"][here] = _observations(path, rows, many)
+            if whole.damage:
+                raise RefusedError(Reason.UNREADABLE, f"{whole.damage}; fetch the file again")
             listed = table_row.entries(path, root, self, rows, many)
             self._fill_spectra(ds, columns, first, spectra, listed)
         except RefusedError as error:
@@ -151,7 +157,8 @@ class Table(Options):
             except RefusedError as error:
                 refuse(ds, row, error.code, str(error))
                 continue
-            for key, array in zip(("flux", "ivar", "mask"), found, strict=True):
+            flux, ivar, mask = found
+            for key, array in (("flux", single(flux)), ("ivar", single(ivar)), ("mask", mask)):
                 columns[key][row] = array
 
     def _fill_lsf(self, ds: xr.Dataset) -> None:
@@ -216,15 +223,3 @@ def _names(patterns: tuple[str, ...]) -> re.Pattern[str]:
 def _observations(path: str, rows: range, many: bool) -> list[str]:
     name = table_row.stem(path)
     return [f"{name}:{row}" if many else name for row in rows]
-
-
-def _digest(path: str) -> str:
-    state = os.stat(path)  # noqa: PTH116
-    return _digest_of(path, state.st_size, state.st_mtime_ns)
-
-
-# A file of many rows is read in parts: its bytes are counted once.
-@lru_cache(maxsize=64)
-def _digest_of(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

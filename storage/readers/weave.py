@@ -4,12 +4,10 @@ No file of the survey is public: this follows the data model and the software th
 assumed, and how to check it on the first real file, is in docs/weave.md.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,16 +15,18 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from storage import fits_scan, schema
+from storage import fits_scan, fits_whole, schema
 from storage.border import RefusedError, admit, refuse
 from storage.fits import FitsError
 from storage.fits_unpack import plain
+from storage.fits_whole import Whole
 from storage.grid import Grid
 from storage.reader import Format, Source
 from storage.schema import Reason
 from storage.walk import walk
 from storage.weave import axis as weave_axis
 from storage.weave import redshifts as weave_redshifts
+from storage.weave import results as weave_results
 from storage.weave import table
 from storage.weave import write as weave_write
 from storage.weave.axis import Medium
@@ -142,8 +142,9 @@ class Weave(Format):
         """Fill in rows of a file, or refuse them all."""
         code = Reason.UNREADABLE
         try:
-            ds["digest"].to_numpy()[:] = _digest(path, *_state(path))
-            self._fill(ds, path, root, config, rows)
+            found = fits_whole.whole(path)
+            ds["digest"].to_numpy()[:] = fits_whole.digest(found, self.beside(path, root, config))
+            self._fill(ds, path, root, config, rows, found)
             return
         except RefusedError as error:
             code, words = error.code, str(error)
@@ -157,9 +158,12 @@ class Weave(Format):
         for row in range(ds.sizes["spectrum"]):
             refuse(ds, row, code, words)
 
-    def _fill(self, ds: xr.Dataset, path: str, root: str, config: str, rows: slice) -> None:
+    def _fill(
+        self, ds: xr.Dataset, path: str, root: str, config: str, rows: slice, whole: Whole
+    ) -> None:
         file, grid, name = plain(path), self._grid(config), named(path)
         hdus = fits_scan.scan(file.path)
+        whole.require()
         if name is None or (own := config_of(hdus)) != config:
             what = "no L1 name" if name is None else f"of {own}"
             raise RefusedError(Reason.BAD_GRID, f"it is {what}, not of {config}; leave it out")
@@ -186,6 +190,11 @@ class Weave(Format):
         )
         scale = flux_scale(bright.value("BUNIT"), data.value("BUNIT"), self.flux_unit)
         return Images(path=path, data=data, ivar=ivar, sensitivity=bright, scale=scale)
+
+    def beside(self, path: str, root: str, config: str) -> tuple[str, ...]:
+        """The L2 file that redshifts come from, where there is one."""
+        found = weave_results.made_from(path, root)
+        return () if found is None else (found,)
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Write a stack with its redshifts; see `storage.weave.write.write`."""
@@ -231,14 +240,3 @@ def _lsf(grid: Grid, config: str, mode: str) -> NDArray[np.float16]:
     """Design sigma in pixels, (L,)."""
     resolving = _RESOLVING[config.split("-")[1]] * (0.5 if mode.strip().upper() == "LIFU" else 1.0)
     return (grid.wavelength / (resolving * _FWHM) / grid.step).astype(np.float16)
-
-
-def _state(path: str) -> tuple[int, int]:
-    state = Path(path).stat()
-    return state.st_size, state.st_mtime_ns
-
-
-@lru_cache(maxsize=1024)
-def _digest(path: str, size: int, time_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

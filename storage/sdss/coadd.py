@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits
-from storage.border import G_BAND, R_BAND, RefusedError, pixels_in
+from storage.border import G_BAND, R_BAND, RefusedError, beyond, pixels_in, too_large
 from storage.grid import Grid
 from storage.schema import Reason, Status
 from storage.sdss import columns as sdss_columns
@@ -126,11 +126,13 @@ def _pixels(coadd: fits.Rows) -> Values:
     if not ivar.any():
         raise no_data(coadd)
     model = column(coadd, "MODEL")
+    model = np.where(np.isfinite(model), model, 0)
+    _refuse_beyond("model", model)
     return {
         "flux": flux,
         "ivar": ivar,
         "mask": mask,
-        "model": np.where(np.isfinite(model), model, 0),
+        "model": model,
         "lsf": spread(coadd),
     }
 
@@ -141,7 +143,7 @@ def measured(rows: fits.Rows, bits: str, bad: np.uint32) -> tuple[NDArray[Any], 
     Raises
     ------
     RefusedError
-        When an ivar is negative.
+        When an ivar is negative, or a value absurd.
     """
     flux, ivar = column(rows, "FLUX"), column(rows, "IVAR")
     mask = column(rows, bits, "i").view(np.uint32)
@@ -152,7 +154,15 @@ def measured(rows: fits.Rows, bits: str, bad: np.uint32) -> tuple[NDArray[Any], 
             f"ivar is negative in {int((ivar[finite] < 0).sum())} pixels; fetch the file again",
         )
     good = finite & (ivar > 0) & ((mask & bad) == 0)
-    return np.where(good, flux, 0), np.where(good, ivar, 0), mask
+    flux, ivar = np.where(good, flux, 0), np.where(good, ivar, 0)
+    for name, values in (("flux", flux), ("ivar", ivar)):
+        _refuse_beyond(name, values)
+    return flux, ivar, mask
+
+
+def _refuse_beyond(name: str, values: NDArray[Any]) -> None:
+    if count := int(beyond(name, values)):
+        raise RefusedError(Reason.ABSURD, too_large(name, count))
 
 
 def spread(rows: fits.Rows) -> NDArray[Any]:

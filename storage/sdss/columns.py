@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits
-from storage.border import Z_RANGE, RefusedError
+from storage.border import EBV_RANGE, NO_REDSHIFT, Z_RANGE, RefusedError
 from storage.schema import ObjectType, Reason
 from storage.sdss.format import EBV_PER_EXTINCTION_R
 from storage.sdss.names import observation, observation5
@@ -37,7 +37,7 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
     Raises
     ------
     RefusedError
-        When the position or the redshift is missing or absurd.
+        When the position or the redshift is missing or absurd, or E(B-V) is.
     """
     row = catalog.rows[0]
 
@@ -65,7 +65,7 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         return {"observation": observation5(int(number("FIELD")), int(mjd), int(catalogid))}
 
     kind = _object_type(text("SOURCETYPE") or text("OBJTYPE"))
-    mjd = number("MJD")
+    mjd, z = number("MJD"), _redshift(number("Z"), kind)
     # Asked of the table only: a search of the header costs as much as all the rest.
     ebv = number("EBV") if "EBV" in catalog else np.nan
     place = (number("RACAT"), number("DECCAT")) if "RACAT" in catalog else (np.nan, np.nan)
@@ -74,9 +74,9 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         **_dust(row["EXTINCTION"] if "EXTINCTION" in catalog else None, ebv),
         **name(),
         "mjd": mjd,
-        "z": _redshift(number("Z"), kind),
+        "z": z,
         "z_err": number("Z_ERR"),
-        "zwarn": np.int32(int(number("ZWARNING", default=0))),
+        "zwarn": np.int32(int(number("ZWARNING", default=0)) | (NO_REDSHIFT if z != z else 0)),
         "class": text("CLASS"),
         "subclass": text("SUBCLASS"),
         "object_type": kind,
@@ -134,9 +134,13 @@ def _redshift(z: float, kind: ObjectType) -> float:
 
 def _dust(extinction: NDArray[Any] | None, ebv: float) -> Values:
     # 0 stands in rows that were not matched to photometry: nowhere is there no dust at all.
-    if 0 < ebv < np.inf:
-        return {"ebv": ebv, "ebv_known": 1}
-    known = extinction is not None and bool(0 < extinction[2] < np.inf)
-    if extinction is None or not known:
-        return {"ebv": 0.0, "ebv_known": 0}
-    return {"ebv": float(extinction[2]) * EBV_PER_EXTINCTION_R, "ebv_known": 1}
+    if not 0 < ebv < np.inf:
+        known = extinction is not None and bool(0 < extinction[2] < np.inf)
+        if extinction is None or not known:
+            return {"ebv": 0.0, "ebv_known": 0}
+        ebv = float(extinction[2]) * EBV_PER_EXTINCTION_R
+    if ebv > EBV_RANGE[1]:
+        raise RefusedError(
+            Reason.ABSURD, f"E(B-V) is {ebv:g}, at most {EBV_RANGE[1]} mag; fetch the file again"
+        )
+    return {"ebv": ebv, "ebv_known": 1}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import fits, fits_scan
+from storage import files, fits, fits_scan
 from storage.border import RefusedError
 from storage.grid import Grid
 from storage.schema import Reason, Status
@@ -37,7 +37,7 @@ def count(path: str) -> int:
     """How many exposures a file has, from its headers; 1 for a file that cannot be read."""
     try:
         if path.endswith(".gz"):
-            file = fits.parse(Path(path).read_bytes(), frozenset(), _TABLES)
+            file = fits.parse(files.content(path), frozenset(), _TABLES)
             return len(_numbers([t.name for t in file.extensions if t is not None]))
         hdus = fits_scan.scan(path)
         found = len(_numbers([hdu.name for hdu in hdus]))

@@ -1,8 +1,9 @@
 """Stellar templates from files: single populations of a library, by age and metallicity.
 
-Two kinds of file are understood. One spectrum a file, a FITS image whose header has the linear
+Three kinds of file are understood. One spectrum a file, a FITS image whose header has the linear
 axis and whose name has metallicity and age (MILES, MIUSCAT, E-MILES: ``...Zm0.40T01.0000...``);
-or one FITS table with a row a template: age (Gyr), metallicity ([Z/H]), wavelength (A), flux.
+one FITS table with a row a template: age (Gyr), metallicity ([Z/H]), wavelength (A), flux; and
+the ASCII files of GALAXEV (BC03), one a metallicity.
 """
 
 import re
@@ -14,7 +15,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from storage.grid import Float, air_to_vacuum
-from storage.simulation import templates
+from storage.simulation import galaxev, templates
 from storage.simulation.templates import REST, Templates
 
 Medium = Literal["air", "vacuum"]
@@ -72,6 +73,8 @@ def library(pattern: str, medium: Medium) -> Templates:
 def _read(path: str) -> list[_One]:
     from astropy.io import fits
 
+    if path.endswith(galaxev.SUFFIXES):
+        return [_One(*one) for one in galaxev.read(path)]
     with fits.open(path) as hdus:
         for hdu in hdus:
             if isinstance(hdu, fits.BinTableHDU):
@@ -136,6 +139,8 @@ def _on_rest(one: _One, medium: Medium, pattern: str, beyond: Float) -> Float:
     flux[inside] = CubicSpline(wavelength, one.flux)(REST.wavelength[inside])
     ends = ((REST.wavelength < low, low, 1.0), (REST.wavelength > high, high, -1.0))
     for outside, end, inward in ends:
+        if not outside.any():
+            continue
         near = inside & (inward * (REST.wavelength - end) < _OVERLAP)
         flux[outside] *= flux[near].mean() / beyond[near].mean()
     middle = (REST.wavelength > 5450) & (REST.wavelength < 5550)

@@ -1,11 +1,11 @@
 """Spectra of a file in any format that the reader `table` knows; foreign decoders are fenced in."""
 
-import os
 import warnings
 from typing import Any
 
 import numpy as np
 
+from storage import files
 from storage.border import RefusedError
 from storage.fits import FitsError
 from storage.schema import Reason
@@ -24,6 +24,7 @@ def count(path: str, options: Options) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            files.regular(path)
             found = fits.count if path.endswith(_FITS) else _count_parquet
             return max(found(path, options), 1)
         # Whatever a decoder finds in damaged bytes: it is said when the file is read.
@@ -64,7 +65,7 @@ def load(path: str, options: Options, start: int, rows: int) -> Spectra:
 
 
 def _load(path: str, options: Options, start: int, rows: int) -> Spectra:
-    if not os.path.getsize(path):  # noqa: PTH202
+    if not files.regular(path).st_size:
         raise FitsError("an empty file")
     if options.loader:
         return _from_specutils(path, options)

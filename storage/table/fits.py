@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from storage import files, fits_scan
 from storage import fits as checked
-from storage import fits_scan
 from storage.border import RefusedError
 from storage.fits_write import CARD, card, primary
 from storage.schema import Reason
@@ -37,7 +37,7 @@ def opened(path: str) -> Iterator[Any]:
 
     # astropy leaves a file open that it cannot read, so it is given one.
     if path.endswith(".gz"):
-        content = Path(path).read_bytes()
+        content = files.content(path)
         checked.parse(content, frozenset(), 99)
         with io.BytesIO(gzip.decompress(content)) as unpacked, fits.open(unpacked) as hdus:
             yield hdus

@@ -68,12 +68,13 @@ def axis_of(hdu: Hdu, medium: Medium | None) -> Axis:
         _number(hdu, *keys) for keys in (("CRVAL1",), ("CD1_1", "CDELT1"), ("CRPIX1", "1"))
     )
     start, step = scale * (first + step * (1 - pixel)), scale * step
-    if not (step > 0 and 1000 < start < 30000 and hdu.image):
+    size = hdu.image[-1] if hdu.image else 0
+    if not (step > 0 and start > 1000 and size and start + step * size < 30000):
         raise _refused(
-            f"{hdu.name} starts at {start:g} A in steps of {step:g} A; expected 3000 to 10000 A, "
-            "ascending; correct its header"
+            f"{hdu.name} has {size} pixels from {start:g} A in steps of {step:g} A; expected 3000 "
+            "to 10000 A, ascending; correct its header"
         )
-    return Axis(grid=Grid(kind="linear", start=start, step=step, size=hdu.image[-1]), medium=found)
+    return Axis(grid=Grid(kind="linear", start=start, step=step, size=size), medium=found)
 
 
 def _number(hdu: Hdu, key: str, other: str = "") -> float:

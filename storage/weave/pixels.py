@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.border import RefusedError
+from storage.border import RefusedError, single
 from storage.fits_scan import Hdu, rows
 from storage.schema import Reason
 
@@ -71,7 +71,7 @@ class Images:
             bright = np.where(blind, 1, bright * self.scale)
             flux = np.where(blind, 0, counts * bright)
             ivar = np.where(blind, 0, weight / bright**2)
-            return flux.astype(np.float32), ivar.astype(np.float32)
+            return single(flux), single(ivar)
 
     def _sensitivity(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
         own = self.sensitivity.image == self.data.image

@@ -9,9 +9,13 @@ import torch
 import xarray as xr
 from distributed import Client
 
-from pipeline import denoise as stage
+from pipeline import product as products
+from pipeline import stage
+from pipeline.blocks import Tally
 from pipeline.card import Card
-from pipeline.denoise import ABOVE_CEILING, EXTRAPOLATED, denoise, is_done
+from pipeline.passes import is_done as _is_done
+from pipeline.passes import run
+from pipeline.product import ABOVE_CEILING, EXTRAPOLATED
 from storage.schema import FLUX_UNIT, Reason, Status
 from storage.store import Survey
 from storage.writer import writing
@@ -24,6 +28,14 @@ pytestmark = pytest.mark.cluster
 
 N = 600
 GALAXIES = {"where": "class == 'GALAXY'"}
+
+
+def denoise(card: Card, client: Client) -> dict[str, Tally]:
+    return run(card, client, ["denoise"])
+
+
+def is_done(card: Card) -> bool:
+    return _is_done(card, ["denoise"])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _forget() -> Iterator[None]:
     """Checkpoints are kept by their path, which a test may have changed."""
     yield
-    for kept in (stage.loaded, stage._outputs, stage.reading):
+    for kept in (products.loaded, products._outputs, stage.reading):
         kept.cache_clear()
 
 

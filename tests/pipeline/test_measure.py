@@ -1,6 +1,6 @@
 """Measure: indices with errors of everything that a survey holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import torch
 import xarray as xr
 from distributed import Client
 
-from pipeline import denoise as denoising
-from pipeline import index
-from pipeline.blocks import Block
+from pipeline import index, stage
+from pipeline.blocks import Block, Tally
 from pipeline.card import Card
-from pipeline.denoise import denoise
 from pipeline.index import Flag
 from pipeline.inputs import inputs
-from pipeline.measure import ErrorKind, Measure, is_done, measure, measure_indices
+from pipeline.measure import ErrorKind, Measure, measure_indices
+from pipeline.passes import Pass, run
+from pipeline.passes import is_done as _is_done
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import writing
@@ -30,6 +30,18 @@ pytestmark = pytest.mark.cluster
 N = 600
 GALAXIES = {"where": "class == 'GALAXY'"}
 NAMES = ("Dn4000", "HdeltaF", "Mgb")
+
+
+def denoise(card: Card, client: Client) -> dict[str, Tally]:
+    return run(card, client, ["denoise"])
+
+
+def measure(card: Card, client: Client) -> dict[str, Tally]:
+    return run(card, client, ["measure"])
+
+
+def is_done(card: Card) -> bool:
+    return _is_done(card, ["measure"])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,7 @@ def card(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Card:
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    denoising.reading.cache_clear()
+    stage.reading.cache_clear()
 
 
 def spectra_of(card: Card) -> xr.Dataset:
@@ -68,19 +80,20 @@ def product(card: Card, alias: str) -> xr.Dataset:
     return survey.dataset(group).load()
 
 
-def job(card: Card, alias: str) -> Measure:
-    """What a worker does with a product."""
+def job(card: Card, alias: str) -> Callable[[int, int], xr.Dataset]:
+    """What a worker does with rows of a product."""
     survey = Survey.open(card.store)
     (given,) = (one for one in inputs(card, survey) if one.alias == alias)
-    return Measure(
-        store=card.store,
-        snapshot=survey.snapshot,
-        config=CONFIG,
-        input=given,
-        names=NAMES,
-        draws=card.measure.draws,
-        seed=card.run.seed,
+    step = Measure(
+        config=CONFIG, input=given, names=NAMES, draws=card.measure.draws, seed=card.run.seed
     )
+    work = Pass(store=card.store, snapshot=survey.snapshot, config=CONFIG, steps=(step,))
+
+    def rows(first: int, last: int) -> xr.Dataset:
+        block = Block(first=first, last=last, groups=frozenset([step.group]))
+        return work(block, work.read(block))[step.group]
+
+    return rows
 
 
 def done_of(ds: xr.Dataset) -> np.ndarray:
@@ -188,9 +201,9 @@ def test_the_error_on_a_denoised_spectrum_is_the_scatter_of_its_posterior(card: 
 
 def test_draws_do_not_depend_on_who_measures_which_block(card: Card) -> None:
     work, whole = job(card, "factors"), measured(card, "factors")
-    parts = [work(Block(first=first, last=last)) for first, last in ((0, 512), (512, N))]
-    again = [work(Block(first=first, last=last)) for first, last in ((0, 512), (512, N))]
-    at_once = work(Block(first=0, last=N))
+    parts = [work(first, last) for first, last in ((0, 512), (512, N))]
+    again = [work(first, last) for first, last in ((0, 512), (512, N))]
+    at_once = work(0, N)
     for name in ("value", "error", "error_kind", "flag"):
         joined = np.concatenate([part[name].to_numpy() for part in parts])
         assert joined.tobytes() == np.concatenate([p[name].to_numpy() for p in again]).tobytes()

@@ -62,6 +62,12 @@ def test_pixels_that_are_not_finite_are_no_data() -> None:
         ({"dec": np.nan}, Reason.BAD_POSITION, "expected 0 to 360"),
         ({"z": 11}, Reason.BAD_REDSHIFT, "z is 11.0"),
         ({"z": -np.inf}, Reason.BAD_REDSHIFT, "z is -inf"),
+        ({"flux": 1e25}, Reason.ABSURD, "flux is beyond 1e+10 in house units"),
+        ({"flux": -1.1e10}, Reason.ABSURD, "in 2000 pixels; fetch the file again"),
+        ({"ivar": 1e25}, Reason.ABSURD, "ivar is beyond 1e+20 in house units"),
+        ({"model": -1e25}, Reason.ABSURD, "model is beyond 1e+10 in house units"),
+        ({"ebv": 1e25, "ebv_known": 1}, Reason.ABSURD, "E(B-V) is 9.999"),
+        ({"ebv": np.nan, "ebv_known": 1}, Reason.ABSURD, "expected -1.0 to 1000.0 mag"),
     ],
 )
 def test_a_bad_row_is_quarantined_alone(change: dict[str, float], code: Reason, words: str) -> None:
@@ -92,3 +98,37 @@ def test_what_a_reader_refused_stays_refused_with_its_words() -> None:
     assert ds["reason"].item(0) == "a.fits: no table; fetch the file again"
     assert ds["status"].to_numpy().tolist() == [Status.QUARANTINED, Status.DONE]
     assert ds["source"].item(0) == "a.fits"
+
+
+def test_one_absurd_pixel_refuses_its_row_unless_it_is_no_data() -> None:
+    ds = rows(3)
+    ds["flux"][1, 7] = 1e25
+    ds["flux"][2, 7], ds["ivar"][2, 7] = 1e25, 0
+    ds = border.admit(ds, GRID)
+    assert ds["status"].to_numpy().tolist() == [1, 2, 1]
+    assert "in 1 pixels" in ds["reason"].item(1)
+    assert not ds["flux"][1].any()
+
+
+def test_the_brightest_star_may_enter_and_relative_flux_of_any_size() -> None:
+    ds = rows(1)
+    # Sirius: 3.8 times Vega, which has 8e-9 erg s-1 cm-2 A-1 at 4000 A.
+    ds["flux"][:] = 3.8 * 8e-9 / 1e-17
+    assert border.admit(ds, GRID)["status"] == Status.DONE
+    ds = rows(1)
+    ds["flux"][:], ds["ivar"][:] = 1e25, 1e22
+    assert border.admit(ds, GRID, relative=True)["status"] == Status.DONE
+
+
+def test_numbers_beyond_float32_stay_finite_to_be_judged() -> None:
+    found = border.single(np.array([1e300, -1e300, np.inf, -np.inf, np.nan, 1.5]))
+    assert found.dtype == np.float32
+    assert (np.abs(found[:2]) > border.MOST_IVAR).all()
+    assert np.isfinite(found).tolist() == [True, True, False, False, False, True]
+    assert found[5] == 1.5
+
+
+def test_a_row_without_a_redshift_is_warned_of() -> None:
+    ds = rows(2)
+    ds["z"][0], ds["zwarn"][:] = np.nan, 4
+    assert border.admit(ds, GRID)["zwarn"].to_numpy().tolist() == [4 | border.NO_REDSHIFT, 4]

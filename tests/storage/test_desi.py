@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from storage.desi.columns import NO_REDSHIFT
+from storage.border import NO_REDSHIFT
 from storage.reader import Source
 from storage.readers import desi
 from storage.schema import ObjectType, Reason, Status

@@ -68,6 +68,18 @@ def test_wavelengths_of_another_unit_are_converted_or_refused(tmp_path: Path) ->
     refused(tmp_path, Reason.BAD_UNITS, r"B_WAVELENGTH has BUNIT 's'")
 
 
+@pytest.mark.parametrize("units", [mock.FLUX_UNIT, "erg/(s cm2 Angstrom)"])
+def test_absurd_flux_is_refused_in_any_unit(tmp_path: Path, units: str) -> None:
+    images = mock.arms(4)
+    images["B_FLUX"][2, 5] = 1e25
+    mock.save(tmp_path, images, mock.fibermap(4), units=units)
+    ds = mock.read(tmp_path)
+    assert ds["reason_code"][2] == Reason.ABSURD
+    assert "flux is beyond 1e+10 in house units" in ds["reason"].item(2)
+    if units == mock.FLUX_UNIT:
+        assert ds["status"].to_numpy().tolist() == [1, 1, 2, 1]
+
+
 @pytest.mark.parametrize("off", [0.02, 0.4, -0.8, 7000, np.nan])
 def test_wavelengths_off_the_grid_are_refused(tmp_path: Path, off: float) -> None:
     images = mock.arms(4)

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy_healpix import HEALPix
 
 from storage import schema
-from storage.desi.columns import NO_REDSHIFT
+from storage.border import NO_REDSHIFT
 from storage.readers import desi
 from storage.schema import ObjectType, Status
 

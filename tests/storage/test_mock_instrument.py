@@ -174,7 +174,7 @@ def test_narrow_lines_show_the_resolution() -> None:
 
 def test_a_users_file_is_an_instrument(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    preset = Path(__file__).parents[2] / "storage" / "instruments" / "desi.toml"
+    preset = Path(__file__).parents[2] / "storage" / "simulation" / "instruments" / "desi.toml"
     path.write_text(preset.read_text().replace('name = "desi"', 'name = "mine"'))
 
     assert load(str(path)).name == "mine"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from storage.border import NO_REDSHIFT
 from storage.readers import sdss
 from storage.schema import ObjectType, Reason, Status
 from tests.storage.sdss_mock import EDGES, PIXELS, edit, load, mock, one, refused
@@ -115,6 +116,7 @@ def test_a_sky_fibre_may_have_any_redshift(tmp_path: Path) -> None:
     actual = load(tmp_path)
     assert (actual["status"] == Status.DONE).all()
     np.testing.assert_array_equal(actual["z"], [-0.5, np.nan])
+    assert actual["zwarn"].to_numpy().tolist() == [4, 4 | NO_REDSHIFT]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,9 @@ def test_a_sky_fibre_may_have_any_redshift(tmp_path: Path) -> None:
         ("flux", np.nan, Reason.NOT_FINITE, "not finite in 3800 of 3800 pixels"),
         ("ivar", 0, Reason.NO_DATA, "no pixel has ivar > 0"),
         ("ivar", -1, Reason.NEGATIVE_IVAR, "ivar is negative in 3800 pixels"),
+        ("flux", 1e25, Reason.ABSURD, "flux is beyond 1e+10 in house units"),
+        ("ivar", 1e25, Reason.ABSURD, "ivar is beyond 1e+20 in house units"),
+        ("model", -1e25, Reason.ABSURD, "model is beyond 1e+10 in house units, where no spectrum"),
         ("loglam", np.nan, Reason.BAD_GRID, "leaves the grid"),
         ("loglam", 4.1, Reason.BAD_GRID, "leaves the grid, 3.55 to 4.0199"),
     ],
@@ -142,6 +147,7 @@ def test_a_bad_coadd_is_quarantined(
         ("Z", np.nan, Reason.BAD_REDSHIFT, "Z is nan"),
         ("Z", -0.1, Reason.BAD_REDSHIFT, "expected -0.02 to 10.0"),
         ("Z", 11, Reason.BAD_REDSHIFT, "Z is 11.0"),
+        ("EXTINCTION", 1e25, Reason.ABSURD, "E(B-V) is "),
         ("PLUG_RA", -1, Reason.BAD_POSITION, "PLUG_RA -1.0"),
         ("PLUG_DEC", 95, Reason.BAD_POSITION, "PLUG_DEC 95.0"),
         ("PLUG_DEC", np.nan, Reason.BAD_POSITION, "PLUG_DEC nan"),
@@ -154,6 +160,15 @@ def test_a_bad_catalog_row_is_quarantined(
         hdus[2].data[column][0] = value
 
     refused(edit(spec, spoil), code, words)
+
+
+def test_an_absurd_pixel_without_data_does_no_harm(spec: Path) -> None:
+    def spoil(hdus: fits.HDUList) -> None:
+        hdus[1].data["flux"][5], hdus[1].data["ivar"][5] = 1e25, 0
+
+    row = edit(spec, spoil)
+    assert row["status"] == Status.DONE
+    assert row["flux"][EDGES.start + 5] == 0
 
 
 def test_a_shifted_or_stretched_grid_is_quarantined(spec: Path) -> None:

@@ -272,3 +272,14 @@ def test_a_table_whose_columns_do_not_fill_its_rows(
     code, reason = refused(tmp_path)
     assert code == Reason.UNREADABLE
     assert "fetch the file again" in reason
+
+
+def test_absurd_numbers_are_refused_unless_flux_is_relative(tmp_path: Path) -> None:
+    made = columns()
+    flux = made["flux"].value.copy()
+    flux[300] = 1e25
+    write_table(tmp_path / "a.fits", columns(flux=flux * HOUSE))
+    ds = read(tmp_path)
+    assert ds["reason_code"].item(0) == Reason.ABSURD
+    assert "flux is beyond 1e+10 in house units" in ds["reason"].item(0)
+    assert read(tmp_path, flux_unit="relative")["status"].item(0) == Status.DONE

@@ -1,4 +1,4 @@
-"""Versions: a tag keeps one for ever; expiry frees the others, and nothing else."""
+"""Expiry frees old versions, and nothing else."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from storage.lease import LeaseError
 from storage.store import Survey, location
-from storage.versions import expire, tag, tags, untag
+from storage.versions import expire, tag, untag
 from storage.writer import writing
 from tests.storage.stores import GROUP, flux, made, pixels, written
 
@@ -27,44 +27,6 @@ def files(path: str, folder: str = "") -> dict[str, int]:
 
 def later() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=1)
-
-
-def test_a_tag_names_a_version_and_is_opened_like_one(path: str) -> None:
-    first, second = written(path, 1), written(path, 2)
-    assert tag(path, "dr1", first) == first
-    assert tag(path, "dr2") == second
-    assert tag(path, "also-dr1", "dr1") == first
-    assert tags(path) == {"also-dr1": first, "dr1": first, "dr2": second}
-    np.testing.assert_array_equal(flux(path, "dr1"), pixels(1))
-    history = {version.message: version.tags for version in Survey.open(path).history()}
-    assert history["flux 1"] == ("also-dr1", "dr1")
-    assert history["flux 2"] == ("dr2",)
-    assert history["room"] == ()
-
-
-def test_a_name_is_given_once(path: str) -> None:
-    first = tag(path, "dr1")
-    with pytest.raises(ValueError, match=rf"tag 'dr1' is of version {first}; take another name"):
-        tag(path, "dr1")
-    untag(path, "dr1")
-    assert tags(path) == {}
-    with pytest.raises(ValueError, match=r"a name is used once"):
-        tag(path, "dr1")
-    with pytest.raises(KeyError, match=r"no tag 'dr1' \(there: none\)"):
-        untag(path, "dr1")
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "..", "ü", "x" * 101, "two words"])
-def test_a_name_that_is_no_file_name_is_refused(path: str, name: str) -> None:
-    with pytest.raises(ValueError, match=r"a tag is 1-100 letters"):
-        tag(path, name)
-
-
-def test_a_tag_of_no_version_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"no snapshot or tag 'ZZZZ'"):
-        tag(path, "dr1", "ZZZZ")
-    with pytest.raises(FileNotFoundError, match=r"no survey store here"):
-        tag(f"{path[: -len('.icechunk')]}2.icechunk", "dr1")
 
 
 def test_expiry_leaves_the_newest_and_the_tagged_versions_whole(path: str) -> None:
@@ -120,6 +82,66 @@ def test_chunks_that_a_killed_writer_left_are_freed(path: str) -> None:
     freed = expire(path, datetime(2000, 1, 1, tzinfo=UTC))
     assert (freed.chunks, freed.snapshots) == (3, 0)
     np.testing.assert_array_equal(flux(path), pixels(1))
+
+
+def test_what_products_were_made_from_is_kept_until_nothing_names_it(path: str) -> None:
+    snapshots = [written(path, value) for value in range(3)]
+    with writing(path, "test") as writer:
+        writer.set_attrs(GROUP, {"input_snapshot": snapshots[1]})
+        tagged = writer.commit("product")
+    tag(path, "dr1", tagged)
+    with writing(path, "test") as writer:
+        writer.set_attrs(GROUP, {"input_snapshot": snapshots[2]})
+        writer.commit("product again")
+    told = expire(path, later(), dry_run=True)
+    freed = expire(path, later())
+    assert (told.chunks, told.kept) == (freed.chunks, freed.kept) == (3, 5)
+    for value in (1, 2):
+        np.testing.assert_array_equal(flux(path, snapshots[value]), pixels(value))
+    with pytest.raises(ValueError, match=r"or it was expired"):
+        Survey.open(path, snapshot=snapshots[0])
+    assert [version.message for version in Survey.open(path).history()] == [
+        "product again",
+        "product",
+        "flux 2",
+        "flux 1",
+        "Repository initialized",
+    ]
+    # Both stay in an expiry of later, too.
+    written(path, 3)
+    expire(path, later())
+    np.testing.assert_array_equal(flux(path, snapshots[1]), pixels(1))
+    untag(path, "dr1")
+    assert expire(path, later()).chunks == 3
+    np.testing.assert_array_equal(flux(path, snapshots[2]), pixels(2))
+    with pytest.raises(ValueError, match=r"or it was expired"):
+        Survey.open(path, snapshot=snapshots[1])
+
+
+def test_the_version_that_changed_a_group_last_is_kept(path: str) -> None:
+    """By it training and measuring know whether what they have is of today."""
+    written(path, 0)
+    with writing(path, "test") as writer:
+        writer.set_attrs(GROUP, {"colour": "blue"})
+        last = writer.commit("rows", {"group": GROUP})
+    written(path, 1)
+    written(path, 2)
+    expire(path, later())
+    told = {version.snapshot: version.metadata for version in Survey.open(path).history()}
+    assert told[last] == {"group": GROUP}
+    np.testing.assert_array_equal(flux(path, last), pixels(0))
+
+
+def test_a_product_of_a_version_that_is_lost_already_does_not_hinder_expiry(path: str) -> None:
+    lost = written(path, 1)
+    written(path, 2)
+    expire(path, later())
+    with writing(path, "test") as writer:
+        writer.set_attrs(GROUP, {"input_snapshot": lost})
+        writer.commit("product")
+    written(path, 3)
+    assert expire(path, later()).chunks == 3
+    np.testing.assert_array_equal(flux(path), pixels(3))
 
 
 def test_nothing_is_freed_while_somebody_writes(path: str) -> None:

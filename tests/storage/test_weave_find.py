@@ -1,5 +1,7 @@
 """Which WEAVE files are of a configuration and a product, and where their redshifts are."""
 
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from storage import objects
+from storage.border import NO_REDSHIFT
 from storage.readers import weave
 from storage.schema import Reason, Status
 from storage.weave.layout import GRIDS, named
@@ -181,7 +184,7 @@ def test_redshifts_are_found_by_name_not_by_row(tmp_path: Path, suffix: str, nam
     assert (ds["status"] == Status.DONE).all()
     np.testing.assert_allclose(ds["z"], [0.1, 0.2, 0.3, np.nan, 0.5, 0.6])
     np.testing.assert_allclose(ds["z_err"], [1e-4, 2e-4, 3e-4, np.nan, 5e-4, 6e-4], rtol=1e-6)
-    assert ds["zwarn"].to_numpy().tolist() == [1, 0, 1, 0, 1, 0]
+    assert ds["zwarn"].to_numpy().tolist() == [1, 0, 1, NO_REDSHIFT, 1, 0]
     assert ds["class"].to_numpy().tolist() == ["GALAXY", "QSO", "STAR", "", "QSO", "STAR"]
     assert ds["subclass"].to_numpy().tolist() == ["", "HIZ", "", "", "HIZ", ""]
 
@@ -221,12 +224,40 @@ def test_results_that_came_with_a_later_file_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"garbage", b"SIMPLE  =" + b"\xff" * 5000])
-def test_damaged_results_cost_the_redshifts_alone(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_results_are_named_by_every_row_that_lacks_them(
+    tmp_path: Path, damage: bytes
+) -> None:
     l1(tmp_path / "stack_2.fit")
-    (tmp_path / "stack_2__stack_1_APS.fits").write_bytes(damage)
+    (tmp_path / "L2").mkdir()
+    beside = tmp_path / "L2" / "stack_2__stack_1_APS.fits"
+    beside.write_bytes(damage)
+    ds = load(tmp_path)
+    assert (ds["reason_code"] == Reason.UNREADABLE).all()
+    words = r"stack_2\.fit.*no redshifts from L2/stack_2__stack_1_APS\.fits: .* or remove it"
+    assert all(re.match(words, str(reason)) for reason in ds["reason"].to_numpy())
+    beside.unlink()
     ds = load(tmp_path)
     assert (ds["status"] == Status.DONE).all()
     assert np.isnan(ds["z"]).all()
+    assert (ds["zwarn"] == NO_REDSHIFT).all()
+
+
+def test_results_that_come_and_go_are_beside_the_file_at_once(tmp_path: Path) -> None:
+    path = str(l1(tmp_path / "L1" / "stack_2.fit"))
+    reader = weave.build()
+
+    def beside() -> tuple[str, ...]:
+        return reader.beside(path, str(tmp_path), CONFIG)
+
+    results = tmp_path / "L2" / "stack_2__stack_1_APS.fits"
+    assert beside() == ()
+    for _ in range(3):
+        l2(results, **redshifts(np.array([1, 2])))
+        time.sleep(0.02)
+        assert beside() == (str(results),)
+        results.unlink()
+        time.sleep(0.02)
+        assert beside() == ()
 
 
 def test_both_arms_of_a_run_show_the_same_objects(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""A pass over a survey: every block is read once, and all that is wanted of it is made.
+
+Denoise and measure are one pass where a card asks for both; each is one by itself too.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import xarray as xr
+from distributed import Client
+
+from pipeline import blocks, rates, route, stale
+from pipeline.blocks import Block, Tally
+from pipeline.card import Card
+from pipeline.denoise import Denoise
+from pipeline.held import Held
+from pipeline.inputs import inputs
+from pipeline.measure import Measure
+from pipeline.product import loaded
+from pipeline.stage import config_of, grid_of, require_ingested, target
+from pipeline.stale import Stale, Step
+from storage.store import Survey, exists
+from storage.writer import writing
+from training.frame import named
+
+STAGES = ("denoise", "measure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Steps over a block, each once, in order: what a worker does."""
+
+    store: str
+    snapshot: str
+    config: str
+    steps: tuple[Step, ...]
+
+    def read(self, block: Block) -> Held:
+        """What the steps of a block always read."""
+        held = Held(self.store, self.snapshot, self.config, block)
+        for step in self.steps:
+            if step.group in block.groups:
+                for group, name in step.needs:
+                    if group not in block.groups:
+                        held.values(group, name)
+        return held
+
+    def __call__(self, block: Block, held: Held) -> dict[str, xr.Dataset]:
+        """The groups that a block lacks."""
+        for step in self.steps:
+            if step.group in block.groups:
+                held.made[step.group] = step(held)
+        return held.made
+
+
+def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[str, Tally]:
+    """Do what is missing of some stages in one pass; a tally of each group.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `route.plan`; or when the survey is not ingested, a model is of another frame, an input
+        is not there or an index is unknown.
+    BlockError
+        As `blocks.run`.
+    """
+    require_ready(card, stages)
+    config = config_of(card)
+    with writing(card.store, "+".join(stages)) as writer:
+        survey = Survey.open(card.store)
+        steps = steps_of(card, survey, stages)
+        stale.prepare(writer, card, steps, survey)
+        survey = Survey.open(card.store)
+        work = Pass(store=card.store, snapshot=survey.snapshot, config=config, steps=tuple(steps))
+        groups = [step.group for step in steps]
+        pixels = grid_of(survey, f"spectra/{config}").size
+        where = target(card, writer, groups, pixels, arrays=8 + 4 * len(groups))
+        tallies = blocks.run(work, target=where, client=client)
+    rates.note(card, stages, max(tally.computed for tally in tallies.values()), tallies)
+    return tallies
+
+
+def look(card: Card, stages: Collection[str] = STAGES) -> list[Stale]:
+    """What is missing or stale of some stages.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `run`.
+    """
+    require_ready(card, stages)
+    survey = Survey.open(card.store)
+    return stale.look(steps_of(card, survey, stages), survey)
+
+
+def is_done(card: Card, stages: Collection[str] = STAGES) -> bool:
+    """Whether nothing of some stages is missing or stale."""
+    return exists(card.store) and not look(card, stages)
+
+
+def require_ready(card: Card, stages: Collection[str]) -> None:
+    """Refuse a survey that is not ingested, or a model of another frame.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `run`.
+    """
+    require_ingested(Survey.open(card.store), f"spectra/{config_of(card)}")
+    if "denoise" in stages:
+        for chosen in route.plan(card).checkpoints:
+            # Its indices are compared with those of the noisy spectra on the card's frame.
+            loaded(chosen.path).require_frame(named(card.frame.name))
+
+
+def steps_of(card: Card, survey: Survey, stages: Collection[str]) -> list[Step]:
+    """The groups of some stages, products first."""
+    config = config_of(card)
+    products = _products(card, config) if "denoise" in stages else []
+    if "measure" not in stages:
+        return list(products)
+    making = {step.group for step in products}
+    indices = [
+        Measure(
+            config=config,
+            input=given,
+            names=card.measure.indices,
+            draws=card.measure.draws,
+            seed=card.run.seed,
+        )
+        for given in inputs(card, survey, making)
+    ]
+    return [*products, *indices]
+
+
+def _products(card: Card, config: str) -> list[Denoise]:
+    plan = route.plan(card)
+    return [
+        Denoise(config=config, plan=plan, chosen=chosen, outside=card.denoise.outside)
+        for chosen in plan.checkpoints
+    ]

@@ -1,0 +1,32 @@
+"""Rates: how fast the stages of a run went, for whoever plans the next one."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.blocks import Tally
+from pipeline.card import Card
+
+FILE = "rates.json"
+FEWEST = 256
+"Rows that say nothing of a rate yet."
+
+
+def note(card: Card, stages: Collection[str], rows: int, tallies: Mapping[str, Tally]) -> None:
+    """Keep what a pass took."""
+    if rows < FEWEST:
+        return
+    seconds = max(tally.seconds for tally in tallies.values())
+    file = Path(card.run.dir) / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    said = {"rows": rows, "seconds": round(seconds, 3), "workers": card.cluster.workers}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({**known(card), "+".join(stages): said}, indent=1))
+    partial.replace(file)
+
+
+def known(card: Card) -> dict[str, Any]:
+    """The rates of a run: {stage: {rows, seconds, workers}}; stages of one pass are joined by +."""
+    file = Path(card.run.dir) / FILE
+    return dict(json.loads(file.read_text())) if file.is_file() else {}

@@ -1,0 +1,165 @@
+"""A pass: denoise and measure over one reading of the survey, and only of what is stale."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from pipeline import product as products
+from pipeline import stage
+from pipeline.card import Card
+from pipeline.passes import is_done, look, run
+from storage.schema import Reason, Status
+from storage.store import Survey
+from storage.writer import writing
+from tests.pipeline.scene import SPECTRA, card_of, factors, ingested, save
+
+pytestmark = pytest.mark.cluster
+
+N = 200
+NEAR, FAR = {"where": "z < 0.08", "model": "factors"}, {"where": "z >= 0.08", "model": "filter"}
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    for kept in (products.loaded, products._outputs, stage.reading):
+        kept.cache_clear()
+
+
+def survey_in(folder: Path) -> Card:
+    save(folder, "factors", factors(ingested(folder, N)))
+    save(folder, "filter")
+    return card_of(folder, NEAR, FAR)
+
+
+def groups(card: Card) -> dict[str, xr.Dataset]:
+    survey = Survey.open(card.store)
+    made = [name for name in survey.groups() if name.split("/")[0] in ("denoised", "indices")]
+    return {name: survey.dataset(name).load() for name in made}
+
+
+def assert_same(one: dict[str, xr.Dataset], other: dict[str, xr.Dataset]) -> None:
+    assert one.keys() == other.keys()
+    for name, ds in one.items():
+        for variable in ds.variables:
+            left, right = ds[variable].to_numpy(), other[name][variable].to_numpy()
+            if left.dtype.kind == "T":
+                np.testing.assert_array_equal(left, right)
+            else:
+                assert left.tobytes() == right.tobytes(), f"{name}/{variable}"
+
+
+def test_one_pass_makes_what_two_make_to_the_bit(tmp_path: Path, client: Client) -> None:
+    apart, together = (tmp_path / name for name in ("apart", "together"))
+    for folder in (apart, together):
+        folder.mkdir()
+    one, two = survey_in(apart), survey_in(together)
+    run(one, client, ["denoise"])
+    run(one, client, ["measure"])
+    tallies = run(two, client)
+    assert {tally.computed for tally in tallies.values()} == {N}
+    assert len(tallies) == 2 + 6
+    assert_same(groups(one), groups(two))
+    assert is_done(one)
+    assert is_done(two)
+
+
+def test_nothing_is_stale_after_a_key_that_does_not_matter(tmp_path: Path, client: Client) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    other = Card.model_validate(
+        {**card.model_dump(mode="json"), "report": {"examples": 2}, "cluster": {"workers": 1}}
+    )
+    assert look(other) == []
+
+
+def test_a_changed_rule_is_done_again_where_rows_changed_hands_alone(
+    tmp_path: Path, client: Client
+) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    before = groups(card)
+    moved = {**NEAR, "where": "z < 0.09"}, {**FAR, "where": "z >= 0.09"}
+    other = card_of(tmp_path, *moved)
+    z = Survey.open(card.store).dataset(SPECTRA)["z"].to_numpy()[:-3]
+    crossed = int(((z >= 0.08) & (z < 0.09)).sum())
+    assert 0 < crossed < N / 2
+    said = {stale.group.split("/")[0]: stale for stale in look(other)}
+    assert {stale.rows for stale in look(other)} == {crossed}
+    assert "z < 0.08" in said["denoised"].why[0]
+    assert "z < 0.09" in said["denoised"].why[0]
+    run(other, client)
+    assert look(other) == []
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    save(fresh, "factors", factors(ingested(fresh, N)))
+    save(fresh, "filter")
+    anew = card_of(fresh, *moved)
+    run(anew, client)
+    assert_same(groups(other), groups(anew))
+    assert groups(other).keys() == before.keys()
+
+
+def test_other_draws_concern_the_indices_of_products_alone(tmp_path: Path, client: Client) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    draws = Card.model_validate({**card.model_dump(mode="json"), "measure": {"draws": 20}})
+    stale = look(draws)
+    assert [one.group.split("/")[0] for one in stale] == ["indices", "indices"]
+    assert all(one.why == ("draws: 16 -> 20",) and one.rows == N for one in stale)
+
+
+def test_a_new_model_leaves_the_old_product_beside_its_own(tmp_path: Path, client: Client) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    before = groups(card)
+    other = card_of(tmp_path, {"where": "z < 0.08", "model": "filter"})
+    run(other, client)
+    after = groups(other)
+    (old,) = (name for name in before if name.startswith("denoised/sdss/factors"))
+    assert_same({old: before[old]}, {old: after[old]})
+
+
+def test_rows_of_changed_files_are_done_again_everywhere(tmp_path: Path, client: Client) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    with writing(card.store, "test") as writer:
+        for group in groups(card):
+            writer.reset(group, np.array([3, 5]))
+        writer.commit("two rows changed")
+    stale = look(card)
+    assert {one.rows for one in stale} == {2}
+    before = groups(card)
+    run(card, client)
+    after = groups(card)
+    assert is_done(card)
+    for name, ds in after.items():
+        assert (ds["status"] != Status.PENDING).all()
+        assert before[name]["status"][3] == Status.PENDING
+
+
+def test_a_damaged_chunk_takes_its_rows_alone_and_they_come_back(
+    tmp_path: Path, client: Client
+) -> None:
+    card = survey_in(tmp_path)
+    whole = tmp_path / "survey.icechunk"
+    bad = _flip_a_chunk(whole)
+    run(card, client)
+    for ds in groups(card).values():
+        codes = ds["reason_code"].to_numpy()
+        if (codes == Reason.STORE_DAMAGED).any():
+            assert (ds["status"].to_numpy()[codes == Reason.STORE_DAMAGED] == 2).all()
+    assert bad
+
+
+def _flip_a_chunk(store: Path) -> Path:
+    """One byte of the largest chunk file of a store."""
+    chunk = max((store / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    return chunk
