@@ -1,6 +1,5 @@
 """The run card: one strict TOML file says everything about a run."""
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -11,14 +10,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from deploy.job import Cluster
+from pipeline.card_words import CardError as CardError
+from pipeline.card_words import put, words
 from storage.objects import Shares
 
 CARDS = Path(__file__).resolve().parents[1] / "deploy" / "cards"
 "The cards that ship: model and mock cards are found here by their bare names."
-
-
-class CardError(ValueError):
-    """A card that does not say what a card must say."""
 
 
 class Table(BaseModel):
@@ -108,6 +105,8 @@ class Train(Table):
     """[train]: the models."""
 
     model: tuple[TrainModel, ...]
+    follow: bool = False
+    "Whether models are trained anew when the survey has grown or changed."
 
 
 class VerdictTable(Table):
@@ -140,6 +139,8 @@ class Denoise(Table):
     "Folder of the checkpoints; <run.dir>/checkpoints when empty."
     outside: Literal["skip", "flag"] = "skip"
     "What becomes of spectra outside a model's footprint: left out, or done and flagged."
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    "Of matrix products; auto is the fastest that moves no index by 0.1 formal sigma."
     unproven: bool = False
     "Whether a model whose verdict is failed or missing may be used; the product says so."
 
@@ -219,11 +220,13 @@ def load(path: str, settings: Sequence[str] = ()) -> Card:
     """
     content = read_toml(path)
     for setting in settings:
-        _set(content, setting)
+        put(content, setting)
     try:
         return Card(**content)
     except ValidationError as error:
-        raise CardError("\n".join(_words(path, item) for item in error.errors())) from error
+        raise CardError(
+            "\n".join(words(path, item, Card.model_json_schema()) for item in error.errors())
+        ) from error
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -253,47 +256,3 @@ def shipped(shelf: str, name: str) -> str:
     if name not in there:
         raise CardError(f"no card {name!r} in {shelf} (there: {', '.join(there)})")
     return str(CARDS / shelf / f"{name}.toml")
-
-
-def _set(content: dict[str, Any], setting: str) -> None:
-    key, found, value = setting.partition("=")
-    if not found or "." not in key:
-        raise CardError(f"--set {setting}: expected table.key=value")
-    *tables, last = key.strip().split(".")
-    for table in tables:
-        content = content.setdefault(table, {})
-        if not isinstance(content, dict):
-            raise CardError(f"--set {setting}: {table!r} is not a table")
-    try:
-        content[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        # A bare word is a text: paths and names need no quotes on the command line.
-        content[last] = value
-
-
-def _words(path: str, item: Any) -> str:
-    """One validation error in words: the table, the key, what was found, the nearest known key."""
-    where = [str(part) for part in item["loc"]]
-    if item["type"] != "extra_forbidden":
-        found = "" if item["type"] == "missing" else f", found {item['input']!r}"
-        return (
-            f"{path}: [{'.'.join(where[:-1])}] {where[-1] if where else ''}: {item['msg']}{found}"
-        )
-    known = _known(where[:-1])
-    near = difflib.get_close_matches(where[-1], known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    table = f"[{'.'.join(where[:-1])}]" if where[:-1] else "the card"
-    return f"{path}: unknown key {where[-1]!r} in {table}; {hint}"
-
-
-def _known(where: Sequence[str]) -> list[str]:
-    schema = Card.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in where:
-        options = [node, *node.get("anyOf", [])]
-        node = next((o["properties"][part] for o in options if part in o.get("properties", {})), {})
-        for option in [node, *node.get("anyOf", [])]:
-            option = option.get("items", option)
-            if "$ref" in option:
-                node = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
-    return sorted(node.get("properties", {}))

@@ -10,18 +10,17 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from deploy.job import Job, program
 from pipeline import card as cards
-from pipeline import stages, stores
+from pipeline import signals, stages, stores, submit
 from pipeline.stores import out
-from storage import names
+from pipeline.submit import CardArgument, SetOption
 from storage.lease import LeaseError
 from storage.place import StoreError
 from storage.schema import Status
 from storage.store import Survey
 from storage.writer import WriteError
 
-OK, QUARANTINED, USAGE, FAILED = 0, 1, 2, 3
+OK, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4
 
 app = typer.Typer(
     add_completion=False,
@@ -30,10 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Denoised spectra and trustworthy line measurements for whole surveys.",
 )
-CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
-]
 
 
 def _verb(name: str, text: str) -> None:
@@ -105,37 +100,7 @@ def init(folder: Annotated[str, typer.Argument(metavar="DIR")]) -> None:
     out.print(f"{target}: edit [survey] root and [run] dir, then `specmill run {target}`")
 
 
-@app.command()
-def submit(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="run, or one stage.")],
-    card: CardArgument,
-    backend: Annotated[str, typer.Option(help="A name of `specmill list backends`.")] = "slurm",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the script.")] = False,
-    settings: SetOption = None,
-) -> None:
-    """Hand a stage, or the whole run, to a cluster."""
-    if stage not in ("run", *stages.ORDER):
-        raise ValueError(f"{stage!r} is no stage (there: run, {', '.join(stages.ORDER)})")
-    loaded = cards.load(card, settings or [])
-    given = settings or []
-    if not any(setting.startswith("cluster.backend=") for setting in given):
-        # The job has the node to itself, and starts its workers there.
-        given = [*given, "cluster.backend=local"]
-    options = [word for setting in given for word in ("--set", setting)]
-    job = Job(
-        name=f"specmill-{stage}",
-        command=(program(), stage, card, *options),
-        # The cores at hand are not those of the node.
-        resources=loaded.cluster.model_copy(update={"backend": backend}).resources(),
-        folder=Path(loaded.run.dir),
-    )
-    place = names.resolve("deploy.backends", backend)
-    if dry_run:
-        print(place.render(job), end="")
-    else:
-        out.print(f"submitted as {place.submit(job)}")
-
-
+submit.register(app)
 stores.register(app)
 
 
@@ -173,15 +138,18 @@ def _quarantined(card: cards.Card) -> int:
 
 
 def main() -> None:
-    """Run the command; the exit status is 0, 1 (quarantined inputs), 2 (usage) or 3 (failed)."""
-    handler: logging.Handler = logging.StreamHandler()
-    if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", handlers=[handler])
-    for chatty in ("distributed", "ray", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    """Run the command.
+
+    The exit status is 0, 1 (quarantined inputs), 2 (usage), 3 (failed) or 4 (interrupted).
+    """
+    _log()
     try:
-        app()
+        with signals.interruptible():
+            app()
+    except signals.Interrupted as signal:
+        kept = "what was finished is kept; the same command goes on"
+        print(f"specmill: interrupted ({signal}): {kept}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except (LeaseError, WriteError, StoreError) as error:
         print(f"specmill: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None
@@ -193,3 +161,13 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         raise SystemExit(FAILED) from None
+
+
+def _log() -> None:
+    """A line to stderr for whatever goes on, prettier on a terminal."""
+    handler: logging.Handler = logging.StreamHandler()
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", handlers=[handler])
+    for chatty in ("distributed", "ray", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

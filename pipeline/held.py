@@ -13,6 +13,10 @@ from storage.writer import COLUMN_ROWS
 from training.frame import Batch, Frame, Mapper
 
 
+class ChunkError(RuntimeError):
+    """A chunk of the store that cannot be read."""
+
+
 class Held:
     """Rows of a survey at one version, and what was made of them already."""
 
@@ -62,6 +66,15 @@ class Held:
         return footprint_columns(spectra, lambda name: self.values(self.spectra, name))
 
     def _read(self, group: str, name: str) -> np.ndarray:
+        try:
+            return self._without_bad(group, name)
+        except Exception as error:
+            raise ChunkError(
+                f"{self._store}: {group}/{name} cannot be read ({error}); `specmill verify` names "
+                "the rows"
+            ) from error
+
+    def _without_bad(self, group: str, name: str) -> np.ndarray:
         array = self.survey.dataset(group)[name]
         if array.dims == ("spectrum",):
             found = self._from_column(group, name)

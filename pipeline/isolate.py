@@ -36,8 +36,8 @@ def isolate(flow: Flow, block: Block, failure: Failure) -> Block:
         # Nothing is found where workers were taken away, and killed by nobody.
         said = search.tried(block, range(block.first, block.last))
         bad = search.all(said) if said else {}
-    for row in sorted(bad):
-        logger.warning("%s: row %d quarantined: %s", flow.target.name, row, bad[row].text)
+    for text, rows in _told(bad).items():
+        logger.warning("%s: rows %s quarantined: %s", flow.target.name, rows, text)
     return replace(block, bad=tuple(bad[row] for row in sorted(bad)))
 
 
@@ -88,6 +88,18 @@ class _Search:
         for part in parts:
             if said := self.tried(self._block, part):
                 yield part, said
+
+
+def _told(bad: dict[int, Bad]) -> dict[str, str]:
+    """Rows of each reason, neighbours as one range."""
+    found: dict[str, list[list[int]]] = {}
+    for row in sorted(bad):
+        ranges = found.setdefault(bad[row].text, [])
+        if ranges and ranges[-1][1] == row:
+            ranges[-1][1] = row + 1
+        else:
+            ranges.append([row, row + 1])
+    return {text: ", ".join(f"{a}:{b}" for a, b in ranges) for text, ranges in found.items()}
 
 
 def _bad(row: int, code: Reason, failure: Failure) -> Bad:

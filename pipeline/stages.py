@@ -14,6 +14,7 @@ from distributed import Client
 from deploy.backend import Backend
 from pipeline.blocks import Tally
 from pipeline.card import Card
+from pipeline.worker import Setup
 from storage.names import resolve
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Machine:
             backend = cast(Backend, resolve("deploy.backends", cluster.backend))
             folder = Path(self.card.run.dir) / "workers"
             self._client = self._stack.enter_context(backend.cluster(cluster.resources(), folder))
+            self._client.register_plugin(Setup(str((folder / "logs").absolute())))
             logger.info("Dask dashboard: %s", self._client.dashboard_link)
         return self._client
 

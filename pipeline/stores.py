@@ -70,7 +70,10 @@ def tag(
     snapshot: SnapshotOption = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the name away, for good.")] = False,
 ) -> None:
-    """Name a version, so that it can be read by that name and never expires."""
+    """Name a version, so that it can be read by that name and never expires.
+
+    Others may write meanwhile: the newest version is looked up once, and printed.
+    """
     from storage import versions
 
     if remove:
@@ -85,7 +88,12 @@ def expire(
     days: Annotated[float, typer.Option(help="Versions older than so many days.")] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what goes.")] = False,
 ) -> None:
-    """Forget old versions that no tag names, and free what nothing needs any more."""
+    """Forget old versions that no tag names, and free what nothing needs any more.
+
+    Refused while a run writes to the store. Versions stay that are newest, younger than --days,
+    tagged, or named by a product as what it was made from. Whoever reads another old version,
+    or trains on one, loses it: leave --days above the length of your longest run.
+    """
     from storage import versions
 
     if not days >= 0:

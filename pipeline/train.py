@@ -40,13 +40,15 @@ logger = logging.getLogger(__name__)
 
 INDICES = ("Dn4000", "HdeltaF", "Mgb")
 "What a verdict is about: the three indices of Camilleri et al. 2025, whatever a card measures."
+VERSION = 1
+"Raised when the same spectra and card teach something else: models are stale then."
 
 
 def is_done(card: Card) -> bool:
     """Whether every model of the card is trained and judged as the card says now."""
     if not exists(card.store) or f"spectra/{config_of(card)}" not in Survey.open(card.store):
         return False
-    return not _missing(card)
+    return not missing(card)
 
 
 def train(card: Card) -> str:
@@ -59,7 +61,7 @@ def train(card: Card) -> str:
     RuntimeError
         When training failed.
     """
-    wanted = _missing(card)
+    wanted = missing(card)
     folder = Path(card.run.dir) / "checkpoints"
     resources = card.cluster.resources()
     threads = max(1, resources.workers * resources.threads)
@@ -115,21 +117,35 @@ def tasks(card: Card) -> dict[str, Task]:
     }
 
 
-def _missing(card: Card) -> dict[str, Task]:
+def missing(card: Card) -> dict[str, Task]:
     """The models that are not trained and judged as the card says now."""
     folder = Path(card.run.dir) / "checkpoints"
     known = registry.aliases(folder)
-    missing = {}
+    wanted = {}
     for name, task in tasks(card).items():
         path = folder / known.get(name, name)
         found = _sound(path) if path.is_dir() else None
-        if (
-            found is None
-            or found.verdict is None
-            or found.card.training["recipe"] != _recipe(card, task)
-        ):
-            missing[name] = task
-    return missing
+        if found is None or found.verdict is None or _is_stale(card, task, found):
+            wanted[name] = task
+    return wanted
+
+
+def _is_stale(card: Card, task: Task, found: checkpoint.Checkpoint) -> bool:
+    assert card.train is not None
+    said = found.card.training
+    if said["recipe"] != _recipe(card, task):
+        return True
+    if said.get("rows_digest") == _rows(card, task):
+        return False
+    if not card.train.follow:
+        logger.info(
+            "%s was trained on %d spectra, the sample has %d or others now; "
+            "train.follow = true trains it anew",
+            found.label,
+            said["rows"]["train"],
+            len(task.train),
+        )
+    return card.train.follow
 
 
 def _sound(path: Path) -> checkpoint.Checkpoint | None:
@@ -182,16 +198,20 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _recipe(card: Card, task: Task) -> str:
-    """What a checkpoint and its verdict depend on; the spectra by their files, not their store."""
-    survey, group = Survey.open(card.store), f"spectra/{config_of(card)}"
-    files = survey.dataset(group)["digest"].to_numpy()
+    """What a checkpoint and its verdict depend on, but for the rows that it learns from."""
+    _, digest = mock(card.verdict.mock)
+    judged = [digest, card.verdict.n, card.verdict.reference, card.run.seed]
+    chosen = [card.sample.where, card.split.model_dump(mode="json"), task.frame.label]
+    return digest8([task.card.model_dump(mode="json"), chosen, judged, VERSION])
+
+
+def _rows(card: Card, task: Task) -> str:
+    """The rows that a model learns from, by the content of their files, not their store."""
+    files = Survey.open(card.store).dataset(f"spectra/{config_of(card)}")["digest"].to_numpy()
     rows = hashlib.blake2b(digest_size=8)
     for side in (task.train, task.val):
         rows.update(side.astype("<i8").tobytes() + "".join(files[side]).encode() + b"|")
-    read = [rows.hexdigest(), survey.attrs(group)["code_version"], task.frame.label]
-    _, digest = mock(card.verdict.mock)
-    judged = [digest, card.verdict.n, card.verdict.reference, card.run.seed]
-    return digest8([task.card.model_dump(mode="json"), read, judged])
+    return rows.hexdigest()
 
 
 def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> checkpoint.Card:
@@ -206,6 +226,7 @@ def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> ch
             "recipe": _recipe(card, task),
             "fit": task.card.fit.model_dump(mode="json"),
             "rows": {"train": len(task.train), "val": len(task.val)},
+            "rows_digest": _rows(card, task),
             "sample": card.sample.where,
             "split": card.split.model_dump(mode="json"),
             "seed": card.run.seed,
