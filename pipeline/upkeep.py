@@ -1,0 +1,70 @@
+"""The verbs of the specmill command that keep a survey up to date."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline import card as cards
+from pipeline.stores import out
+
+CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
+SideArgument = Annotated[str, typer.Argument(help="STORE[@VERSION]:INPUT, or INPUT of the other.")]
+
+
+def reprocess(
+    card: CardArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is stale.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Rows that failed too.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
+    ] = None,
+) -> None:
+    """Do again what a changed file, card, model or code has made stale, and nothing else."""
+    from pipeline import reprocess as again
+    from pipeline.stages import Machine
+
+    loaded = cards.load(card, settings or [])
+    if retry and not dry_run:
+        out.print(f"{again.retry(loaded)} rows that failed are tried again", highlight=False)
+    if dry_run:
+        found = again.look(loaded)
+        for one in found:
+            out.print(f"[bold]{one.stage}[/bold] {one.what}", highlight=False)
+        if not found:
+            out.print("nothing is stale")
+        return
+    with Machine(loaded) as machine:
+        for name, said in again.do(loaded, machine):
+            out.print(f"[bold]{name}[/bold]\n{said}", highlight=False)
+    left = again.look(loaded)
+    out.print("\n".join(f"{one.stage} {one.what}" for one in left) or "nothing is stale")
+
+
+def compare(
+    a: SideArgument,
+    b: SideArgument,
+    worst: Annotated[int, typer.Option(help="Rows that differ most to print.")] = 10,
+    config: Annotated[str | None, typer.Option("--config", help="Configuration.")] = None,
+) -> None:
+    """How the indices of two runs differ: A - B over the formal error, by S/N and class."""
+    from pipeline import compare as comparing
+
+    found = comparing.compare(
+        comparing.side(a, other=b), comparing.side(b, other=a), config=config, worst=worst
+    )
+    for table in (found.rows, found.bins, found.worst):
+        out.print(_table(table))
+
+
+def register(app: typer.Typer) -> None:
+    """Give the verbs to the command."""
+    for verb in (reprocess, compare):
+        app.command()(verb)
+
+
+def _table(frame: Any) -> Table:
+    table = Table(*(str(name).removesuffix("_a") if name != "value_a" else name for name in frame))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    return table
