@@ -1,11 +1,14 @@
 """The contract of a cluster: workers for a while, or a script for later.
 
-A backend is a module on the shelf `deploy.backends` with the functions of `Backend`.
+A backend is a module on the shelf `deploy.backends` with the functions of `Backend`; one that keeps
+jobs in a queue has those of `Queue` too.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from distributed import Client
 
@@ -39,4 +42,35 @@ class Backend(Protocol):
         ValueError
             When the place cannot give these resources.
         """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A job as its queue sees it."""
+
+    state: str
+    "The queue's own word: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, NODE_FAIL ..."
+    reason: str = ""
+    "Why it waits, or why it ended, in the queue's words."
+    status: int | None = None
+    "Exit status of its script, where the queue tells."
+
+
+@runtime_checkable
+class Queue(Backend, Protocol):
+    """A place that queues jobs, one after another, and knows what becomes of them."""
+
+    def states(self, ids: Iterable[str]) -> dict[str, Seen]:
+        """What the queue knows of jobs, in one question; those that it has forgotten are left out.
+
+        Raises
+        ------
+        RuntimeError
+            When it does not answer; says what it said.
+        """
+        ...
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Take jobs out of the queue."""
         ...

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    model_validator,
 )
 
 
@@ -36,6 +37,7 @@ Walltime = Annotated[
 Name = Annotated[str, _matching(r"[\w.+-]+", "letters, digits and ._+-")]
 Queue = Annotated[str, _matching(r"[\w.,@+-]*", "letters, digits and .,_@+-")]
 Variable = Annotated[str, _matching(r"[A-Za-z_]\w*", "the name of an environment variable")]
+Address = Annotated[str, _matching(r"|(tls|tcp)://\S+:\d+", "tls://host:port")]
 Word = Annotated[str, _matching(r"[^\0]*", "text without NUL")]
 
 
@@ -63,10 +65,44 @@ class Resources(BaseModel):
     "Longest run, HH:MM:SS or D-HH:MM:SS; for schedulers."
     gpus: NonNegativeInt = 0
     "GPUs of one worker."
+    nodes: PositiveInt = 1
+    "Nodes that the workers of one job are spread over; for schedulers."
     partition: Queue = ""
     "Partition or queue of the scheduler; its default when empty."
     account: Queue = ""
     "Account to charge; the scheduler's default when empty."
+    grace_s: PositiveInt = 120
+    "Time between the interrupt and the end of the walltime, to commit and close; seconds."
+    requeue: bool = True
+    "Whether a job that its walltime interrupted queues again by itself, and goes on."
+    interface: Queue = ""
+    "Network that workers on other nodes are reached by, as ib0; the default route's when empty."
+    address: Address = ""
+    "Of a Dask scheduler that runs already, as tls://host:port; for the backend scheduler."
+    certificates: str = ""
+    "Folder of ca.pem, cert.pem and key.pem, which that scheduler and its workers know."
+
+    @model_validator(mode="after")
+    def _worth_starting(self) -> Self:
+        # A scheduler looks at its clock once a minute: the interrupt comes up to one early.
+        if self.walltime_s < self.grace_s + 60:
+            raise ValueError(
+                f"walltime {self.walltime} ends before the work begins: jobs are interrupted "
+                f"{self.grace_s} s (grace_s) and up to a minute before it; ask for longer"
+            )
+        return self
+
+    @property
+    def walltime_s(self) -> int:
+        """Longest run, seconds."""
+        days, _, clock = self.walltime.rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+    @property
+    def workers_a_node(self) -> int:
+        """Workers of one node, at most."""
+        return -(-self.workers // self.nodes)
 
     @property
     def memory_bytes(self) -> int:
@@ -104,6 +140,8 @@ class Job(BaseModel):
     "Environment variables to set."
     folder: Annotated[Path, AfterValidator(_plain_folder)]
     "The run's folder: scripts go to <folder>/jobs, what the job prints to <folder>/logs."
+    after: Annotated[str, _matching(r"\d*", "the id of a job, or nothing")] = ""
+    "A job that must have ended well before this one begins."
 
     @property
     def logs(self) -> Path:
@@ -119,10 +157,33 @@ class Job(BaseModel):
         return path
 
 
-def script(job: Job, directives: Iterable[str] = ()) -> str:
-    """Bash that runs a job, as text; directives are a scheduler's lines below the first."""
-    lines = ["#!/bin/bash", *directives, "", "set -euo pipefail", *exports(_environment(job))]
-    return "\n".join([*lines, "", f"exec {shlex.join(job.command)}", ""])
+_FORWARDING = """\
+rm -f "$record"
+# A signal goes to the command, which keeps what is finished and ends with status 4.
+child= signal=
+trap 'signal=USR1; kill -USR1 $child' USR1
+trap 'signal=TERM; kill -TERM $child' TERM INT HUP
+{command} &
+child=$!
+wait $child
+# A trap ends a wait, not the command.
+while kill -0 $child; do wait $child; done 2>/dev/null
+wait $child && status=0 || status=$?
+echo "$status $signal" >"$record.partial" && mv "$record.partial" "$record"
+"""
+
+
+def script(job: Job, directives: Iterable[str] = (), id: str = "$$", last: str = "") -> str:
+    """Bash that runs a job, as text, and records how it ended in <folder>/jobs/<name>-<id>.exit.
+
+    directives are a scheduler's lines below the first; id is what the script knows its job's id by;
+    last are lines before its end, which see the exit $status and the $signal that was forwarded.
+    """
+    record = shlex.quote(str(job.folder / "jobs" / f"{job.name}-")) + f"{id}.exit"
+    environment = [*exports(_environment(job)), f"record={record}"]
+    body = _FORWARDING.format(command=shlex.join(job.command))
+    lines = ["#!/bin/bash", *directives, "", "set -uo pipefail", *environment]
+    return "\n".join([*lines, "", f"{body}{last}exit $status", ""])
 
 
 def exports(environment: Mapping[str, str]) -> list[str]:
@@ -163,5 +224,5 @@ def program() -> str:
 def _environment(job: Job) -> dict[str, str]:
     # The coordinator trains with all cores of the job; workers are told their share at their start.
     # PYTHONSAFEPATH: a pipeline.py beside the script would be imported in place of ours.
-    threads = threads_environment(job.resources.workers * job.resources.threads)
+    threads = threads_environment(job.resources.workers_a_node * job.resources.threads)
     return {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | threads | job.env

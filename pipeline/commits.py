@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.blocks import Target
+from pipeline.block import Target
 from pipeline.worker import Columns, Piece, Task
 from storage.fork import Fork
 

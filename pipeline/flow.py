@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client, KilledWorker, as_completed
 from distributed import Future as Remote
 
-from pipeline.blocks import Block, BlockError, Make, Target
+from pipeline.block import Block, BlockError, Make, Target
 from pipeline.worker import Failure, Task, work
 from storage.fork import Fork
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from pipeline.blocks import Block
+from pipeline.block import Block
 from pipeline.stage import footprint_columns, grid_of, reading
 from storage.schema import Status
 from storage.store import Survey

@@ -13,6 +13,7 @@ from distributed import Client
 
 from pipeline import arrivals, blocks, simulate, truth
 from pipeline.arrivals import Files, Folder, Integers, Known, Step
+from pipeline.block import Block
 from pipeline.card import Card
 from pipeline.plan import NAMED, Plan, changed_files, look
 from pipeline.settle import settle
@@ -45,7 +46,7 @@ class Read:
     precision: Precision = "lossless"
     "Which bits are kept."
 
-    def __call__(self, block: blocks.Block) -> xr.Dataset:
+    def __call__(self, block: Block) -> xr.Dataset:
         """Read a block."""
         group = f"spectra/{self.config}"
         there = reading(self.store, self.snapshot).dataset(group).isel(spectrum=block.rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import Client
 
-from pipeline.blocks import Bad, Block, BlockError
+from pipeline.block import Bad, Block, BlockError
 from pipeline.flow import Flow
 from pipeline.worker import Failure
 from storage.schema import Reason

@@ -10,7 +10,8 @@ import xarray as xr
 from distributed import Client
 
 from pipeline import blocks, rates, route, stale
-from pipeline.blocks import Block, Tally
+from pipeline.block import Block
+from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.denoise import Denoise
 from pipeline.held import Held

@@ -97,7 +97,13 @@ def _longest(part: xr.Dataset) -> int:
 
 def _unit(text: str) -> str | None:
     """A unit as FITS spells it: 10**-17 for 1e-17."""
-    return None if text == "1" else str(units.Unit(text).to_string("fits"))
+    if text == "1":
+        return None
+    try:
+        return str(units.Unit(text).to_string("fits"))
+    except ValueError:
+        # FITS has no dex: the word itself still tells the reader.
+        return text
 
 
 def _header(plans: Mapping[str, Any], rows: int, about: Mapping[str, str]) -> fits.Header:

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from pydantic import ValidationError
 
-from pipeline import blocks
+from pipeline.block import Target
+from pipeline.blocks import block_chunks
 from pipeline.card import Card
 from storage.grid import Grid
 from storage.names import resolve
@@ -111,7 +112,7 @@ def origin(card: Card) -> dict[str, Any]:
 
 def target(
     card: Card, writer: Writer, groups: Sequence[str], pixels: int, arrays: int = 8
-) -> blocks.Target:
+) -> Target:
     """How a stage of a card fills groups: blocks and commits as the card's cluster allows.
 
     pixels, arrays : values in one row of the widest array, and how many such arrays a worker holds.
@@ -119,11 +120,11 @@ def target(
     cluster = card.cluster
     rows = writer.rows(groups[0])
     about = {"card": card.digest, "code": provenance()["code_version"]}
-    return blocks.Target(
+    return Target(
         writer=writer,
         groups=tuple(groups),
         chunk_rows=CHUNK_ROWS,
-        block_chunks=blocks.block_chunks(
+        block_chunks=block_chunks(
             rows, CHUNK_ROWS, 4 * pixels * arrays, int(cluster.memory), cluster.workers
         ),
         commit_blocks=card.run.commit_blocks,

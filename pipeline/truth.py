@@ -9,6 +9,7 @@ import xarray as xr
 from distributed import Client
 
 from pipeline import blocks
+from pipeline.block import Block
 from pipeline.card import Card
 from pipeline.stage import config_of, origin, reader, target
 from storage import schema
@@ -42,7 +43,7 @@ class CopyTruth:
     snapshot: str
     config: str
 
-    def __call__(self, block: blocks.Block) -> xr.Dataset:
+    def __call__(self, block: Block) -> xr.Dataset:
         """Copy a block."""
         truth, row_of = _truth(self.folder)
         survey = Survey.open(self.store, snapshot=self.snapshot)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from distributed import Worker, WorkerPlugin
 
-from pipeline.blocks import Ahead, Block, Made, Make
+from pipeline.block import Ahead, Block, Made, Make
 from storage.place import StoreError
 from storage.schema import Status
 from storage.writer import WORKER_DIMS, Fork

@@ -26,6 +26,8 @@ MOST = {"flux": MOST_FLUX, "ivar": MOST_IVAR, "model": MOST_FLUX}
 "Of the pixels of each variable."
 EBV_RANGE = (-1.0, 1000.0)
 "E(B-V) that can be, mag: maps have hundreds behind the Galactic centre, and noise below 0."
+UNSURE, MOST_NUMBER = ("mjd", "z_err", "vdisp"), 1e6
+"Columns that a spectrum can do without, each in its unit: a larger number is none, and NaN."
 NO_REDSHIFT = 1 << 30
 "Bit of zwarn of a row without a redshift; the surveys' own end at 1 << 11."
 _HUGE = 1e30
@@ -55,6 +57,20 @@ def beyond(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     if not values.size or max(values.max(), -values.min()) <= MOST[name]:
         return np.zeros(values.shape[:-1], np.int64)
     return np.asarray((np.abs(values) > MOST[name]).sum(axis=-1))
+
+
+def require_sizes(flux: NDArray[Any], ivar: NDArray[Any]) -> None:
+    """Refuse a spectrum (L,) that is rebinned, where one absurd pixel would be lost in a mean.
+
+    Raises
+    ------
+    RefusedError
+        Where there is data beyond `MOST`; says how much.
+    """
+    good = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    for name, values in (("flux", flux), ("ivar", ivar)):
+        if count := int(beyond(name, np.where(good, values, 0))):
+            raise RefusedError(Reason.ABSURD, too_large(name, count))
 
 
 def too_large(name: str, count: int) -> str:
@@ -113,8 +129,9 @@ def admit(ds: xr.Dataset, grid: Grid, relative: bool = False) -> xr.Dataset:
     if not relative:
         _admit_sizes(ds)
     _admit_columns(ds)
-    _admit_snr(ds, grid)
+    # Before the signal to noise, which numbers that were refused would overflow.
     empty_refused(ds)
+    _admit_snr(ds, grid)
     fresh = ds["status"].to_numpy() == Status.PENDING
     ds["status"].to_numpy()[fresh] = Status.DONE
     return schema.check(ds)
@@ -164,6 +181,9 @@ def _admit_columns(ds: xr.Dataset) -> None:
             "again"
         ),
     )
+    for name in UNSURE:
+        values = ds[name].to_numpy()
+        values[~(np.abs(values) <= MOST_NUMBER)] = np.nan
     z[~np.isfinite(z)] = np.nan
     ds["zwarn"].to_numpy()[np.isnan(z)] |= NO_REDSHIFT
     ra[placed] %= 360
@@ -211,7 +231,8 @@ def snr(flux: NDArray[Any], ivar: NDArray[Any], grid: Grid) -> dict[str, NDArray
 
     The median of all good pixels, and the means over g and r (Camilleri et al. 2025, section 2).
     """
-    each = flux * np.sqrt(ivar)
+    with np.errstate(over="ignore", invalid="ignore"):
+        each = flux * np.sqrt(ivar)
     good = ivar > 0
     found = {"snr": _median(each, good)}
     for name, band in (("snr_g", G_BAND), ("snr_r", R_BAND)):

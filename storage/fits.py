@@ -5,11 +5,10 @@ or variable-length columns) goes to astropy, which decides and takes 50 times as
 A survey has millions of small files of few layouts: each layout is parsed once.
 """
 
-import gzip
 import io
 import re
 import warnings
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -18,24 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.fits_checksum import ChecksumError, verified
+from storage import fits_blocks
+from storage.fits_blocks import BLOCK, CARD
+from storage.fits_blocks import FitsError as FitsError
+from storage.fits_blocks import padded as padded
+from storage.fits_checksum import verified
+from storage.fits_unpack import unpacked
 
 Rows = NDArray[np.void]
 
-_BLOCK, _CARD = 2880, 80
-_END = b"END".ljust(_CARD)
+_END = b"END".ljust(CARD)
 _GZIP = b"\x1f\x8b"
-_MOST_UNPACKED = 1 << 30
 MOST_COLUMNS = 999
 _KEYWORD = re.compile(rb"(TTYPE|TFORM|TSCAL|TZERO|TNULL|TDIM)([0-9]{1,3}) *= *(?:'([^']*)')?")
 _MANY_FIELDS = re.compile(rb"TFIELDS = *([0-9]{4,20})")
 _FORM = re.compile(r"([0-9]{0,8})([LXABIJKEDCMPQ])(.*)")
 _BYTES = {c: n for n, cs in ((1, "LAB"), (2, "I"), (4, "JE"), (8, "KDCP"), (16, "MQ")) for c in cs}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
-
-
-class FitsError(ValueError):
-    """Bytes that are not a whole, readable FITS file."""
 
 
 class _UnusualError(ValueError):
@@ -81,12 +79,13 @@ def parse(content: bytes, columns: frozenset[str], wanted: int = 2) -> File:
         Truncated (in any extension), or not FITS; says what was found.
     """
     if content.startswith(_GZIP):
-        content = _unpacked(content)
+        content = unpacked(content)
     try:
         return _parse(content, columns, wanted)
-    except ChecksumError as error:
-        raise FitsError(str(error)) from error
     except _UnusualError:
+        # It was met on the way: the other extensions are not walked yet.
+        for _ in _hdus(content):
+            pass
         return _by_astropy(content, columns, wanted)
 
 
@@ -96,44 +95,41 @@ def value(header: bytes, key: str) -> str | None:
     at = _aligned(header, name, 0)
     if at < 0:
         return None
-    text = header[at + 9 : at + _CARD].decode("ascii", "replace").strip()
+    text = header[at + 9 : at + CARD].decode("ascii", "replace").strip()
     if text.startswith("'"):
         return text[1:].partition("'")[0].strip()
     return text.partition("/")[0].strip()
 
 
-def _unpacked(content: bytes) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            unpacked = file.read(_MOST_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise FitsError(f"truncated or damaged gzip: {error}") from error
-    if len(unpacked) > _MOST_UNPACKED:
-        raise FitsError(f"gzip of more than {_MOST_UNPACKED} bytes; unpack it first")
-    return unpacked
-
-
 def _parse(content: bytes, columns: frozenset[str], wanted: int) -> File:
+    primary, extensions = b"", list[Table | None]()
+    # All headers are walked, so that a file cut short in a later extension is found out.
+    for number, (header, begin, data, end) in enumerate(_hdus(content)):
+        plain = header
+        if number <= wanted and b"SUM" in header:
+            plain = verified(content[begin:end], data - begin, header)
+        if number:
+            found = _table(content, plain, data, columns) if number <= wanted else None
+            extensions.append(found)
+        else:
+            primary = header
+    return File(header=primary, extensions=tuple(extensions))
+
+
+def _hdus(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Header of each HDU, where it begins, where its data do, and where the next one does."""
     if not content.startswith(b"SIMPLE  ="):
         raise FitsError(f"not a FITS file: it begins with {content[:9]!r}, expected b'SIMPLE  ='")
-    header, data, size = _header(content, 0, 0)
-    primary, at = header, padded(data + size)
-    require_padding(content[data + size : at], header, 0)
-    if b"SUM" in header:
-        verified(content[:at], data, header)
-    extensions: list[Table | None] = []
-    # All headers are walked, so that a file cut short in a later extension is found out.
-    while content.startswith(b"XTENSION", at):
-        header, data, size = _header(content, at, len(extensions) + 1)
-        begin, at, found = at, padded(data + size), None
-        require_padding(content[data + size : at], header, len(extensions) + 1)
-        if len(extensions) < wanted:
-            if b"SUM" in header:
-                header = verified(content[begin:at], data - begin, header)
-            found = _table(content, header, data, columns)
-        extensions.append(found)
-    require_end(content[at : at + _BLOCK], len(extensions))
-    return File(header=primary, extensions=tuple(extensions))
+    at, number = 0, 0
+    while not number or content.startswith(b"XTENSION", at):
+        header, data, size = _header(content, at, number)
+        begin, at = at, padded(data + size)
+        yield header, begin, data, at
+        # Whoever asks for more has verified this one: its sum says more than its padding.
+        fits_blocks.require_padding(content[data + size : at], header, number)
+        number += 1
+    fits_blocks.require_end(content[at : at + BLOCK], number - 1)
+    fits_blocks.require_blocks(len(content))
 
 
 def _header(content: bytes, at: int, number: int) -> tuple[bytes, int, int]:
@@ -141,7 +137,8 @@ def _header(content: bytes, at: int, number: int) -> tuple[bytes, int, int]:
     end = _aligned(content, _END, at)
     if end < 0:
         raise FitsError(f"truncated: the header of HDU {number} has no END card")
-    header, data = content[at:end], padded(end + _CARD)
+    header, data = content[at:end], padded(end + CARD)
+    fits_blocks.require_header(header, number)
     axes = _integer(header, 2, "NAXIS")
     if not 0 <= axes <= 999:
         raise FitsError(f"HDU {number}: NAXIS is {axes}, expected 0 to 999")
@@ -162,7 +159,7 @@ def _table(content: bytes, header: bytes, at: int, columns: frozenset[str]) -> T
         return None
     width, rows = _integer(header, 3, "NAXIS1"), _integer(header, 4, "NAXIS2")
     fields = _integer(header, 7, "TFIELDS")
-    name, dtype = layout(header[8 * _CARD :], fields, width, columns)
+    name, dtype = layout(header[8 * CARD :], fields, width, columns)
     found = np.frombuffer(content, dtype=dtype, count=rows, offset=at)
     return Table(name=name, rows=found, header=header)
 
@@ -185,7 +182,7 @@ def layout(
     found = {
         (match[1], int(match[2])): (match[3] or b"").decode("ascii", "replace").strip()
         for match in _KEYWORD.finditer(cards)
-        if match.start() % _CARD == 0
+        if match.start() % CARD == 0
     }
     forms = [_FORM.fullmatch(found.get((b"TFORM", n), "")) for n in range(1, fields + 1)]
     ends = np.cumsum([0, *(_width(form) for form in forms)])
@@ -237,7 +234,7 @@ def _dtype(form: re.Match[str]) -> Any:
 
 def _integer(header: bytes, position: int, key: str) -> int:
     """A mandatory card, which stands at a fixed position."""
-    line = header[position * _CARD : (position + 1) * _CARD]
+    line = header[position * CARD : (position + 1) * CARD]
     if not line.startswith(key.encode().ljust(8) + b"="):
         raise FitsError(f"card {position + 1} is {line[:10]!r}, expected {key}")
     try:
@@ -249,46 +246,9 @@ def _integer(header: bytes, position: int, key: str) -> int:
 def _aligned(content: bytes, card: bytes, at: int) -> int:
     """Position of the next card that begins so; -1 where there is none."""
     found = content.find(card, at)
-    while found >= 0 and (found - at) % _CARD:
+    while found >= 0 and (found - at) % CARD:
         found = content.find(card, found + 1)
     return found
-
-
-def require_padding(padding: bytes, header: bytes, number: int) -> None:
-    """Refuse bytes behind the data of an HDU, up to the next, that are not what fills a block.
-
-    Raises
-    ------
-    FitsError
-        They are data: the header says that there are fewer than there are.
-    """
-    # Tables of text are filled with blanks.
-    filled = b" \0" if value(header, "XTENSION") == "TABLE" else b"\0"
-    if padding.strip(filled):
-        raise FitsError(
-            f"HDU {number}: {len(padding)} bytes behind its data are not zero: its header gives "
-            "another size than it has"
-        )
-
-
-def require_end(behind: bytes, number: int) -> None:
-    """Refuse bytes behind the last HDU, of that number, that are no filling.
-
-    Raises
-    ------
-    FitsError
-        They belong to an HDU whose header is damaged, or one before gives another size.
-    """
-    if behind.strip(b" \0"):
-        raise FitsError(
-            f"HDU {number} is followed by bytes that are no extension: {behind[:9]!r}, expected "
-            "b'XTENSION=' or nothing"
-        )
-
-
-def padded(size: int) -> int:
-    """A size in bytes, rounded up to whole FITS blocks."""
-    return -(-size // _BLOCK) * _BLOCK
 
 
 def _by_astropy(content: bytes, columns: frozenset[str], wanted: int) -> File:

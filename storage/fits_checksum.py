@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.fits_blocks import CARD, FitsError
+
 ALL_ONES = 0xFFFFFFFF
 "The sum of an HDU whose CHECKSUM holds: the stated text is chosen so."
-_CARD = 80
 _PROMISE = re.compile(rb"(DATASUM |CHECKSUM)= *'([^']*)'")
 _EXTNAME = re.compile(rb"EXTNAME *= *'([^']*)'")
 
 
-class ChecksumError(ValueError):
+class ChecksumError(FitsError):
     """An HDU whose bytes are not those that were written."""
 
 
@@ -73,12 +74,12 @@ def verified(hdu: bytes, begin: int, header: bytes) -> bytes:
         if broken := promise.broken(folded(data), folded(total(hdu[:begin]) + data)):
             raise ChecksumError(broken)
     for card in reversed(_cards(header)):
-        header = header[: card.start()] + header[card.start() + _CARD :]
+        header = header[: card.start()] + header[card.start() + CARD :]
     return header
 
 
 def _cards(header: bytes) -> list[re.Match[bytes]]:
-    return [card for card in _PROMISE.finditer(header) if card.start() % _CARD == 0]
+    return [card for card in _PROMISE.finditer(header) if card.start() % CARD == 0]
 
 
 def _name(header: bytes) -> str:

@@ -6,7 +6,7 @@ lies costs no memory. What is in gzip is unpacked first: `storage.fits_unpack.pl
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,11 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import files, fits
-from storage.fits import FitsError, padded
+from storage.fits_blocks import (
+    BLOCK,
+    CARD,
+    FitsError,
+    padded,
+    require_blocks,
+    require_end,
+    require_header,
+    require_padding,
+)
 from storage.fits_write import primary
 
-_BLOCK, _CARD = 2880, 80
-_END = b"END".ljust(_CARD)
+_END = b"END".ljust(CARD)
 _MOST_HEADER = 8 << 20
 _MOST_TABLE = 1 << 30
 _MOST_TILE = 1 << 28
@@ -81,9 +89,10 @@ def scan(path: str) -> tuple[Hdu, ...]:
                 raise FitsError(f"truncated: HDU {number} ends at byte {last}, the file at {end}")
             file.seek(last)
             _require_fields(hdu)
-            fits.require_padding(file.read(padded(last) - last), hdu.header, number)
+            require_padding(file.read(padded(last) - last), hdu.header, number)
         file.seek(padded(last))
-        fits.require_end(file.read(_BLOCK), number)
+        require_end(file.read(BLOCK), number)
+        require_blocks(end)
     return found
 
 
@@ -116,26 +125,27 @@ def _header(file: IO[bytes], at: int, number: int) -> bytes:
     begins = b"XTENSION=" if number else b"SIMPLE  ="
     try:
         file.seek(at)
-        found = file.read(_BLOCK)
+        found = file.read(BLOCK)
         if not found.startswith(begins):
             if number:
                 return b""
             raise FitsError(f"not a FITS file: it begins with {found[:9]!r}, expected {begins!r}")
         while (end := _aligned(found)) < 0:
-            more = file.read(_BLOCK) if len(found) < _MOST_HEADER else b""
+            more = file.read(BLOCK) if len(found) < _MOST_HEADER else b""
             if not more:
                 raise FitsError(f"truncated: the header of HDU {number} has no END card")
             found += more
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FitsError(f"truncated or damaged gzip: {error}") from error
+    require_header(found[:end], number)
     return found[:end]
 
 
 def _aligned(header: bytes) -> int:
     """Where the END card is, sought in the last block only; -1 where it is not."""
-    begin = max(0, len(header) - _BLOCK)
+    begin = max(0, len(header) - BLOCK)
     found = header.find(_END, begin)
-    while found >= 0 and found % _CARD:
+    while found >= 0 and found % CARD:
         found = header.find(_END, found + 1)
     return found
 
@@ -147,14 +157,15 @@ def _hdu(header: bytes, at: int, number: int) -> Hdu:
         extra = _integer(header, "PCOUNT") if number else 0
     except ValueError as error:
         raise FitsError(f"HDU {number}: {error}") from error
-    if bitpix not in _KINDS or extra < 0:
+    kind = (fits.value(header, "XTENSION") or "") if number else "PRIMARY"
+    if bitpix not in _KINDS or extra < 0 or (extra and kind == "IMAGE"):
         raise FitsError(f"HDU {number}: BITPIX is {bitpix}, PCOUNT {extra}; not FITS")
     return Hdu(
         name=(fits.value(header, "EXTNAME") or "").upper(),
-        kind=(fits.value(header, "XTENSION") or "") if number else "PRIMARY",
+        kind=kind,
         shape=shape,
         bitpix=bitpix,
-        offset=at + padded(len(header) + _CARD),
+        offset=at + padded(len(header) + CARD),
         size=abs(bitpix) // 8 * (extra + prod(shape)) if shape else 0,
         header=header,
     )
@@ -176,6 +187,21 @@ def _integer(header: bytes, key: str) -> int:
         return int(found or "")
     except ValueError:
         raise FitsError(f"{key} is {found!r}, expected a whole number") from None
+
+
+def require_names(names: Iterable[str]) -> None:
+    """Refuse a file with two extensions of one name: which is the right one, nobody can tell.
+
+    Raises
+    ------
+    FitsError
+        Says which name.
+    """
+    seen: set[str] = set()
+    for name in filter(None, names):
+        if name in seen:
+            raise FitsError(f"two extensions are called {name}")
+        seen.add(name)
 
 
 def table(path: str, hdu: Hdu, columns: frozenset[str]) -> fits.Table:

@@ -1,6 +1,7 @@
 """Files in gzip: unpacked copies beside the temporary files."""
 
 import gzip
+import io
 import os
 import shutil
 import tempfile
@@ -11,9 +12,28 @@ from pathlib import Path
 from typing import IO
 
 from storage import files
-from storage.fits import FitsError
+from storage.fits_blocks import FitsError
 
 _GZIP = b"\x1f\x8b"
+_MOST_UNPACKED = 1 << 30
+
+
+def unpacked(content: bytes) -> bytes:
+    """What is in the bytes of a small file in gzip.
+
+    Raises
+    ------
+    FitsError
+        When they are truncated or damaged, or hold too much.
+    """
+    try:
+        with gzip.open(io.BytesIO(content)) as file:
+            found = file.read(_MOST_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FitsError(f"truncated or damaged gzip: {error}") from error
+    if len(found) > _MOST_UNPACKED:
+        raise FitsError(f"gzip of more than {_MOST_UNPACKED} bytes; unpack it first")
+    return found
 
 
 def open_file(path: str) -> IO[bytes]:

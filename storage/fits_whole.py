@@ -11,13 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from storage import files, fits_scan, fits_unpack
-from storage.fits import FitsError, padded
+from storage.fits_blocks import CARD, FitsError, padded
 from storage.fits_checksum import Promise, folded, promised, total
 from storage.fits_scan import Hdu
 
 _PART = 1 << 20
 "Bytes read at once; sums are of words of four."
-_CARD = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def _sums(path: str) -> list[_Sum]:
 def _sum_of(hdu: Hdu, promise: Promise) -> _Sum:
     return _Sum(
         promise=promise,
-        begin=hdu.offset - padded(len(hdu.header) + _CARD),
+        begin=hdu.offset - padded(len(hdu.header) + CARD),
         data=hdu.offset,
         end=hdu.offset + padded(hdu.size),
     )

@@ -114,7 +114,7 @@ class Survey:
         return group in self._root and "rows" in self._root[group].attrs
 
     def dataset(self, group: str, *, dask: bool = False) -> xr.Dataset:
-        """One group, lazily; as Dask arrays of whole chunks when asked.
+        """One group, its variables by name, lazily; as Dask arrays of whole chunks when asked.
 
         Raises
         ------
@@ -130,7 +130,9 @@ class Survey:
             zarr_format=3,
             chunks={} if dask else None,
         )
-        return found
+        # Zarr lists members as they arrive: another order each time, and so of exported columns.
+        names = sorted(map(str, found.data_vars))
+        return found.drop_vars(names).assign({name: found.variables[name] for name in names})
 
     def chunk_rows(self, group: str) -> int:
         """Rows of one chunk of the group's pixel arrays: what a block is made of."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.device import upload
 from training.frame import Batch, Frame
 from training.source import NAMES, SpectraSource
 
@@ -147,7 +148,7 @@ def take(batch: Batch, rows: slice | Tensor) -> Batch:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
-    return each(batch, lambda value: value.to(device, non_blocking=True))
+    return each(batch, lambda value: upload(value, device))
 
 
 def join(parts: Sequence[Batch]) -> Batch:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -24,7 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from storage import schema
 from storage.grid import Grid
-from training.apply import ROWS, apply
+from training.apply import ROWS, Precision, apply
+from training.device import device_of, download
 from training.footprint import Footprint
 from training.frame import Batch, Frame
 from training.model import Denoiser, Output
@@ -78,7 +80,7 @@ class Checkpoint:
     card: Card
     "What it says of itself."
     model: Denoiser
-    "On the CPU, until moved."
+    "On the device that it was loaded to."
 
     @property
     def digest8(self) -> str:
@@ -120,9 +122,14 @@ class Checkpoint:
                 f"{frame.label}; use its own frame, or train a model on this one"
             )
 
-    def run(self, batch: Batch) -> Output:
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return device_of(self.model) or torch.device("cpu")
+
+    def run(self, batch: Batch, precision: Precision = "float32") -> Output:
         """Denoise a batch whose first row is a multiple of 256, as `training.apply` says."""
-        return apply(self.model, batch)
+        return apply(self.model, batch, precision)
 
     def denoise(
         self,
@@ -169,7 +176,8 @@ class Checkpoint:
         blocks = []
         for first in range(0, rows, step):
             part = slice(first, first + step)
-            batch = mapper.to(flux_NL[part], ivar_NL[part], z_N[part], ebv_N[part])
+            rows_N = flux_NL[part], ivar_NL[part], z_N[part], ebv_N[part]
+            batch = mapper.to(*rows_N, device=self.device)
             blocks.append(self._dataset(batch, self.run(batch)))
         found = xr.concat(blocks, dim="spectrum").assign_attrs(model=self.label)
         return found.isel(spectrum=0) if np.ndim(flux) == 1 else found
@@ -178,27 +186,27 @@ class Checkpoint:
         scale = batch.scale[:, None]
         pixels = ("spectrum", "wavelength")
         usable = batch.ok[:, None]
-        values = {"flux": (pixels, (output.flux * scale * usable).numpy())}
+        values = {"flux": (pixels, download(output.flux * scale * usable))}
         if output.sigma is not None:
-            values["sigma"] = (pixels, (output.sigma * scale * usable).numpy())
+            values["sigma"] = (pixels, download(output.sigma * scale * usable))
         if output.latent is not None:
-            values["latent"] = (("spectrum", "latent"), output.latent.numpy())
+            values["latent"] = (("spectrum", "latent"), download(output.latent))
         return xr.Dataset(
             {
                 **values,
                 "flags": ("spectrum", self._flags(batch)),
-                "scale": ("spectrum", batch.scale.numpy()),
+                "scale": ("spectrum", download(batch.scale)),
             },
             coords={"wavelength": schema.wavelength(self.frame.grid)},
         )
 
     def _flags(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        flags = np.where(batch.ok.numpy(), 0, Flag.UNUSABLE).astype("u1")
+        flags = np.where(download(batch.ok), 0, Flag.UNUSABLE).astype("u1")
         if self.footprint is not None:
-            missing = batch.missing.numpy()
+            missing = download(batch.missing)
             flags[missing > self.footprint.missing] |= int(Flag.MISSING)
             low, high = self.footprint.z
-            z = batch.z.numpy()
+            z = download(batch.z)
             flags[~((z >= low) & (z <= high))] |= int(Flag.REDSHIFT)
         return flags
 
@@ -220,8 +228,8 @@ def save(folder: Path | str, name: str, model: Denoiser, card: Card) -> Path:
     return target
 
 
-def load(path: Path | str) -> Checkpoint:
-    """Open a checkpoint.
+def load(path: Path | str, device: torch.device | None = None) -> Checkpoint:
+    """Open a checkpoint, on a device; on the CPU, unless given.
 
     Raises
     ------
@@ -247,7 +255,8 @@ def load(path: Path | str) -> Checkpoint:
         raise ValueError(f"{path / CARD}: {error}; train it again with this version") from error
     model = ModelCard(model=card.model, options=card.options).build(card.pixels)
     model.load_state_dict(load_file(path / MODEL))
-    return Checkpoint(path=path, name=name, digest=found, card=card, model=model.eval())
+    model = model.eval().to(device or torch.device("cpu"))
+    return Checkpoint(path=path, name=name, digest=found, card=card, model=model)
 
 
 def digest(path: Path) -> str:

@@ -24,6 +24,7 @@ from storage.dust import Law, curve
 from storage.grid import Grid
 from storage.resample import rebinner
 from training.bridge import bridged
+from training.device import upload
 
 # Rows worked on together: their arrays stay in a core's cache (more is slower), and a row's
 # rounding cannot depend on how many there are.
@@ -141,6 +142,8 @@ class Mapper:
         ivar: ArrayLike | Tensor,
         z: ArrayLike | Tensor,
         ebv: ArrayLike | Tensor,
+        *,
+        device: torch.device | None = None,
     ) -> Batch:
         """Observed spectra as the model sees them.
 
@@ -150,6 +153,8 @@ class Mapper:
             Survey unit, on the observed grid; ivar 0 is no data.
         z, ebv : (N,) float
             Redshift; Galactic E(B-V), mag.
+        device : torch.device, optional
+            Where to work, and where the batch is; where flux is, unless given.
 
         Raises
         ------
@@ -162,7 +167,7 @@ class Mapper:
             _tensor(z, "z"),
             _tensor(ebv, "ebv"),
         )
-        parts = (vars(self._to_rows(rows)) for rows in _parts(columns))
+        parts = (vars(self._to_rows(rows)) for rows in _parts(columns, device))
         return Batch(**_joined(parts, len(columns[0])))
 
     def back(
@@ -250,8 +255,12 @@ def _tensor(values: ArrayLike | Tensor, name: str, pixels: int | None = None) ->
     return values.to(dtype)
 
 
-def _parts(columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """Equal parts of the rows, where the first column is; the last is filled up with zeros.
+def _parts(
+    columns: tuple[Tensor, ...], device: torch.device | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Equal parts of the rows, on a device (that of the first column, unless given).
+
+    The last is filled up with zeros.
 
     Raises
     ------
@@ -261,10 +270,10 @@ def _parts(columns: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
     counts = [len(column) for column in columns]
     if len(set(counts)) > 1:
         raise ValueError(f"numbers of spectra differ: {counts}; expected one row per spectrum")
-    device = columns[0].device
+    device = device or columns[0].device
     rows = ROWS_CPU if device.type == "cpu" else ROWS_GPU
     for first in range(0, max(counts[0], 1), rows):
-        part = [column[first : first + rows].to(device) for column in columns]
+        part = [upload(column[first : first + rows], device) for column in columns]
         lacking = rows - len(part[0])
         if lacking:
             part = [torch.cat([c, c.new_zeros((lacking, *c.shape[1:]))]) for c in part]

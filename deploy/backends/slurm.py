@@ -3,25 +3,38 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
+from deploy.backend import Seen
 from deploy.job import Job, Resources, exports, script, worker_environment
 
 COORDINATOR_BYTES = 2 * 2**30
 "Memory of the process that starts the workers, trains and writes columns, beside theirs."
 
-GRACE_S = 120
-"Time between the interrupt and the end of the walltime: to close the workers, give up the lease."
+RESTARTS = 20
+"Times that a job queues again by itself: a bound for one that gets nowhere."
+
+_LAST = f"""\
+# Interrupted by its walltime: it queues again, and goes on. 138: before it could listen.
+if [[ $signal = USR1 && $status =~ ^(4|138)$ && ${{SLURM_RESTART_COUNT:-0}} -lt {RESTARTS} ]]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+# Quarantined inputs are no failure: what waits for this job may begin.
+[ "$status" != 1 ] || exit 0
+"""
+_NO_REQUEUE = _LAST[_LAST.index("# Quarantined") :]
 
 
 def render(job: Job) -> str:
-    """A batch script for `sbatch`: one node, one task, which starts its own workers there."""
-    return script(job, [f"#SBATCH --{line}" for line in _directives(job)])
+    """A batch script for `sbatch`: the command starts its workers on the nodes of the job."""
+    directives = [f"#SBATCH --{line}" for line in _directives(job)]
+    last = _LAST if job.resources.requeue else _NO_REQUEUE
+    return script(job, directives, id="$SLURM_JOB_ID", last=last)
 
 
 def submit(job: Job) -> str:
@@ -33,8 +46,49 @@ def submit(job: Job) -> str:
         When there is no sbatch, or it refuses.
     """
     path = job.write(render(job))
+    after = [f"--dependency=afterok:{job.after}"] if job.after else []
     # Where one Slurm serves several clusters the answer is "id;cluster".
-    return _sbatch("--parsable", path).split(";")[0]
+    found = _run("sbatch", "--parsable", *after, str(path)).split(";")[0].strip()
+    if not found.isdecimal():
+        raise RuntimeError(f"sbatch gave no job id for {path}, but {found!r}")
+    return found
+
+
+def states(ids: Iterable[str]) -> dict[str, Seen]:
+    """What Slurm knows of jobs: one squeue for all; one sacct for those that it has forgotten."""
+    if not (wanted := sorted(set(ids), key=int)):
+        return {}
+    ask = ("--noheader", "--states=all", "--format=%i|%T|%r", f"--jobs={','.join(wanted)}")
+    try:
+        found = {key: Seen(state=state, reason=why) for key, state, why in _rows("squeue", *ask)}
+    except RuntimeError as error:
+        # All of them are forgotten.
+        if "Invalid job id" not in str(error):
+            raise
+        found = {}
+    return _accounted([one for one in wanted if one not in found]) | found
+
+
+def _accounted(ids: list[str]) -> dict[str, Seen]:
+    """Jobs that squeue shows no more, where Slurm keeps accounts; few test systems do."""
+    if not ids or shutil.which("sacct") is None:
+        return {}
+    ask = ("-n", "-P", "-X", "--format=JobIDRaw,State,ExitCode", f"--jobs={','.join(ids)}")
+    try:
+        rows = _rows("sacct", *ask)
+    except RuntimeError:
+        return {}
+    return {
+        # "CANCELLED by 1000"; "2:0" is the exit status and the signal.
+        key: Seen(state=state.split()[0], status=int(status.partition(":")[0]))
+        for key, state, status in rows
+    }
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """Take jobs out of Slurm's queue."""
+    if given := list(ids):
+        _run("scancel", *given)
 
 
 @contextmanager
@@ -66,7 +120,7 @@ def cluster(resources: Resources, folder: Path | None = None) -> Iterator[Client
         Client(workers) as client,
     ):
         # A worker refused later is a line in a log, and its tasks wait for ever.
-        _sbatch("--test-only", script=workers.job_script())
+        _run("sbatch", "--test-only", stdin=workers.job_script())
         workers.scale(jobs=resources.workers)
         yield client
 
@@ -83,6 +137,7 @@ def worker_options(resources: Resources, folder: Path) -> dict[str, Any]:
         "processes": 1,
         "memory": f"{resources.memory_bytes}B",
         "walltime": resources.walltime,
+        "interface": resources.interface or None,
         "queue": resources.partition or None,
         "account": resources.account or None,
         # Its pages stay on loopback: a node has other users.
@@ -98,36 +153,47 @@ def worker_options(resources: Resources, folder: Path) -> dict[str, Any]:
 
 def _directives(job: Job) -> Iterator[str]:
     wanted = job.resources
+    share = wanted.workers_a_node
     yield f"job-name={job.name}"
     yield from (f"{key}={value}" for key, value in _charged(wanted).items() if value)
-    yield "nodes=1"
-    yield "ntasks=1"
-    yield f"cpus-per-task={wanted.workers * wanted.threads}"
-    yield f"mem={_mebibytes(wanted.workers * wanted.memory_bytes + COORDINATOR_BYTES)}M"
+    yield f"nodes={wanted.nodes}"
+    if wanted.nodes == 1:
+        yield "ntasks=1"
+        yield f"cpus-per-task={wanted.workers * wanted.threads}"
+    else:
+        yield f"ntasks={wanted.workers}"
+        yield f"ntasks-per-node={share}"
+        yield f"cpus-per-task={wanted.threads}"
+    # Of each node; the command itself is on one of them.
+    yield f"mem={_mebibytes(share * wanted.memory_bytes + COORDINATOR_BYTES)}M"
     if wanted.gpus:
         yield f"gpus={wanted.workers * wanted.gpus}"
     yield f"time={wanted.walltime}"
     yield f'output="{job.logs}/%x-%j.out"'
     yield f'error="{job.logs}/%x-%j.err"'
     # A job that lost its node starts again and finishes what is missing, in the same log.
-    yield "requeue"
+    yield "requeue" if wanted.requeue else "no-requeue"
     yield "open-mode=append"
-    # B: to the batch process, which is the command itself: Python then closes what it opened.
-    yield f"signal=B:INT@{GRACE_S}"
+    # B: to the script alone, which passes it on to the command: its workers are told by nobody.
+    yield f"signal=B:USR1@{wanted.grace_s}"
 
 
-def _sbatch(option: str, path: Path | None = None, script: str | None = None) -> str:
-    """Call sbatch on a file, or on a script given as text."""
-    if shutil.which("sbatch") is None:
+def _rows(*command: str) -> list[list[str]]:
+    return [line.split("|") for line in _run(*command).splitlines() if line]
+
+
+def _run(*command: str, stdin: str | None = None) -> str:
+    """What a command of Slurm prints."""
+    program = command[0]
+    if shutil.which(program) is None:
         raise RuntimeError(
-            "no sbatch on PATH: submit from a login node of the cluster, or see the script with "
-            "--dry-run"
+            f"no {program} on PATH: submit from a login node of the cluster, or see the script "
+            "with --dry-run"
         )
-    command = ["sbatch", option, *([str(path)] if path else [])]
-    answer = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise RuntimeError(f"sbatch refuses {path or 'the worker'}: {answer.stderr.strip()}")
-    return answer.stdout.strip()
+        raise RuntimeError(f"{program} refuses {command[-1]}: {answer.stderr.strip()}")
+    return answer.stdout
 
 
 def _charged(resources: Resources) -> dict[str, str]:

@@ -45,7 +45,7 @@ class Arm:
 
 
 def find(path: str, hdus: tuple[Hdu, ...], grid: Grid, rows: int) -> tuple[Arm, ...]:
-    """The arms of a file, each complete and with that many rows at least.
+    """The arms of a file, each complete and with that many rows.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _arm(path: str, parts: dict[str, Hdu], grid: Grid, rows: int) -> Arm:
     if len(wave.image) != 1 or len(flux.image) != 2:
         raise FitsError(f"{flux.name} has axes {flux.image}, {wave.name} {wave.image}")
     n, size = flux.image
-    if n < rows:
+    if n != rows:
         raise FitsError(f"{flux.name} has {n} rows, {rows} were expected as in FIBERMAP")
     resolution = parts["RESOLUTION"].image
     # An even number of diagonals has no middle.
@@ -93,12 +93,24 @@ def _arm(path: str, parts: dict[str, Hdu], grid: Grid, rows: int) -> Arm:
             raise FitsError(
                 f"{parts[part].name} has axes {parts[part].image}, expected {shape} as {flux.name}"
             )
+    for part, hdu in parts.items():
+        if (_is_integer(hdu)) != (part == "MASK"):
+            kind = "whole numbers" if part == "MASK" else "floats"
+            raise FitsError(f"{hdu.name} has BITPIX {_bitpix(hdu)}, expected {kind}")
     scale = flux_scale(flux.value("BUNIT"), flux.name)
     return Arm(
         first=_first(path, wave, grid),
         parts=parts,
         scale=(scale, ivar_scale(parts["IVAR"].value("BUNIT"), parts["IVAR"].name, scale)),
     )
+
+
+def _bitpix(hdu: Hdu) -> str:
+    return hdu.value("ZBITPIX" if hdu.compressed else "BITPIX") or ""
+
+
+def _is_integer(hdu: Hdu) -> bool:
+    return not _bitpix(hdu).startswith("-")
 
 
 def _first(path: str, wave: Hdu, grid: Grid) -> int:

@@ -100,10 +100,12 @@ def redshifts(path: str, ids: NDArray[np.int64]) -> Values:
         lost = [name for name in _FITTED if name not in table]
         if lost:
             raise FitsError(f"REDSHIFTS has no column {', '.join(lost)}")
-        row, at = _matched(_numbers(table, "TARGETID", "i8"), ids)
+        row, at = _matched(_once(_numbers(table, "TARGETID", "i8"), ids), ids)
         for name, key in (("z", "Z"), ("z_err", "ZERR"), ("vdisp", "VDISP"), ("zwarn", "ZWARN")):
             if key in table:
                 found[name][row] = _numbers(table, key, found[name].dtype.str)[at]
+        if np.abs(found["zwarn"]).max(initial=0) >= 1 << 31:
+            raise FitsError("REDSHIFTS has a ZWARN of more than 31 bits")
         for name, key in (("class", "SPECTYPE"), ("subclass", "SUBTYPE")):
             if key in table:
                 found[name][row] = _text(table, key)[at]
@@ -124,6 +126,15 @@ def _table(path: str, hdus: tuple[Hdu, ...], name: str, columns: frozenset[str])
     raise RefusedError(
         Reason.MISSING_HDU, f"no extension {name} (there are: {there}); fetch the file again"
     )
+
+
+def _once(theirs: NDArray[Any], ours: NDArray[Any]) -> NDArray[Any]:
+    """Theirs, none of ours among them twice: nobody could tell which row is whose."""
+    there, count = np.unique(theirs, return_counts=True)
+    twice = np.intersect1d(there[count > 1], ours)
+    if twice.size:
+        raise FitsError(f"TARGETID {twice[0]} is there twice, {twice.size} such")
+    return theirs
 
 
 def _matched(theirs: NDArray[Any], ours: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

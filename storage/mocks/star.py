@@ -16,8 +16,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from storage import schema
 from storage.grid import Float, Grid
 from storage.mock import generator
-from storage.simulation import noise
-from storage.simulation import stellar_survey as survey
+from storage.simulation import noise, survey
 from storage.simulation.instrument import G_BAND, Instrument, load, within
 from storage.simulation.stellar_grid import PARAMETERS as AXES
 from storage.simulation.stellar_grid import Single

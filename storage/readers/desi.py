@@ -191,6 +191,7 @@ class Desi(Format):
     def _fill(self, ds: xr.Dataset, path: str, rows: range, exposures: bool, found: Whole) -> None:
         plain = fits_unpack.plain(path)
         hdus = fits_scan.scan(plain.path)
+        fits_scan.require_names(hdu.name for hdu in hdus)
         found.require()
         values = columns.fibermap(plain.path, hdus, rows, exposures)
         values |= columns.redshifts(_redrock(path), values["TARGETID"])
@@ -199,7 +200,8 @@ class Desi(Format):
                 ds[name].to_numpy()[:] = column
         ds["survey"][:] = "desi"
         ds["observation"][:] = _observation(path, values)
-        arms = desi_arms.find(plain.path, hdus, GRID, rows.stop)
+        total = next(hdu.shape[0] for hdu in hdus if hdu.name == "FIBERMAP")
+        arms = desi_arms.find(plain.path, hdus, GRID, total)
         diagonals = self.sizes.get("diagonal", 0)
         for start, block in desi_arms.join(plain.path, arms, rows, GRID, diagonals):
             for name, array in block.items():

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from storage import fits_whole, schema
-from storage.border import RefusedError, admit, refuse, single
+from storage.border import RefusedError, admit, refuse, require_sizes, single
 from storage.grid import Grid
 from storage.reader import Source
 from storage.schema import Reason
@@ -184,6 +184,7 @@ class _Pixels:
             units.estimated_ivar(spectra.flux) if self.estimated else units.ivar(spectra, options)
         )
         self.flux, self.ivar = spectra.flux * factor, ivar / factor**2
+        self.relative = options.flux_unit == units.RELATIVE
         self.mask = spectra.mask
         if self.mask is not None:
             self.ivar[(self.mask & np.uint32(options.bad_bits)) != 0] = 0
@@ -203,6 +204,8 @@ class _Pixels:
                 f"ivar or variance is negative in {negative} pixels; fetch the file again, or set "
                 "survey.options.negative to 'no-data'",
             )
+        if not self.relative:
+            require_sizes(flux, ivar)
         found, order = self.overlaps(axis.tobytes(), float(self.velocity[number]))
         mask = None if self.mask is None else self.mask[number][order]
         return found(flux[order], ivar[order], mask)

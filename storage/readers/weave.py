@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from storage import fits_scan, fits_whole, schema
-from storage.border import RefusedError, admit, refuse
+from storage.border import RefusedError, admit, beyond, refuse, require_sizes
 from storage.fits import FitsError
 from storage.fits_unpack import plain
 from storage.fits_whole import Whole
@@ -163,6 +163,7 @@ class Weave(Format):
     ) -> None:
         file, grid, name = plain(path), self._grid(config), named(path)
         hdus = fits_scan.scan(file.path)
+        fits_scan.require_names(hdu.name for hdu in hdus)
         whole.require()
         if name is None or (own := config_of(hdus)) != config:
             what = "no L1 name" if name is None else f"of {own}"
@@ -173,6 +174,7 @@ class Weave(Format):
         fibres = fits_scan.table(file.path, found, table.COLUMNS)
         if rows.stop > len(fibres.rows):
             raise FitsError(f"FIBTABLE has {len(fibres.rows)} rows, expected {rows.stop}")
+        table.require_text(fibres)
         arm = arm_of(hdus)
         table.fill(ds, fibres, hdus[0], name, config.rsplit("-", 1)[1], rows)
         weave_redshifts.fill(ds, fibres, path, root, rows)
@@ -226,13 +228,21 @@ def _fill_pixels(
         found, weight = images.read(spectrum[rows])
         negative = (weight < 0).sum(axis=1)
         for row in np.flatnonzero(negative):
-            refuse(
-                ds,
-                int(rows[row]),
-                Reason.NEGATIVE_IVAR,
-                f"ivar is negative in {negative[row]} pixels; fetch the file again",
-            )
+            words = f"ivar is negative in {negative[row]} pixels; fetch the file again"
+            refuse(ds, int(rows[row]), Reason.NEGATIVE_IVAR, words)
+        for row in np.flatnonzero(_beyond(found, weight)):
+            try:
+                require_sizes(found[row], weight[row])
+            except RefusedError as error:
+                refuse(ds, int(rows[row]), error.code, str(error))
         flux[rows], ivar[rows] = weave_axis.onto(axis, grid, found, np.maximum(weight, 0))
+
+
+def _beyond(flux: NDArray[np.float32], ivar: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Rows to look at more closely."""
+    known = np.isfinite(flux) & np.isfinite(ivar)
+    large = [beyond(name, np.where(known, x, 0)) for name, x in (("flux", flux), ("ivar", ivar))]
+    return (large[0] + large[1]) > 0
 
 
 @lru_cache(maxsize=16)

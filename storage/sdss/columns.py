@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import fits
-from storage.border import EBV_RANGE, NO_REDSHIFT, Z_RANGE, RefusedError
+from storage.border import EBV_RANGE, MOST_NUMBER, NO_REDSHIFT, Z_RANGE, RefusedError
 from storage.schema import ObjectType, Reason
 from storage.sdss.format import EBV_PER_EXTINCTION_R
 from storage.sdss.names import observation, observation5
@@ -37,7 +37,7 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
     Raises
     ------
     RefusedError
-        When the position or the redshift is missing or absurd, or E(B-V) is.
+        When the position or the redshift is missing or absurd, or E(B-V) or the date is.
     """
     row = catalog.rows[0]
 
@@ -55,6 +55,9 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         found = row[name] if name in catalog else b""
         return _identity(str(found) if isinstance(found, np.integer) else text(name))
 
+    def sure(found: float) -> float:
+        return found if abs(found) <= MOST_NUMBER else np.nan
+
     def name() -> Values:
         if "CATALOGID" not in catalog:
             plate, fiber = int(number("PLATE", "PLATEID")), int(number("FIBERID"))
@@ -66,6 +69,9 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
 
     kind = _object_type(text("SOURCETYPE") or text("OBJTYPE"))
     mjd, z = number("MJD"), _redshift(number("Z"), kind)
+    if abs(mjd) > MOST_NUMBER:
+        # It is half of the spectrum's name.
+        raise RefusedError(Reason.ABSURD, f"MJD is {mjd:g}, not a date; fetch the file again")
     # Asked of the table only: a search of the header costs as much as all the rest.
     ebv = number("EBV") if "EBV" in catalog else np.nan
     place = (number("RACAT"), number("DECCAT")) if "RACAT" in catalog else (np.nan, np.nan)
@@ -75,13 +81,13 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         **name(),
         "mjd": mjd,
         "z": z,
-        "z_err": number("Z_ERR"),
+        "z_err": sure(number("Z_ERR")),
         "zwarn": np.int32(int(number("ZWARNING", default=0)) | (NO_REDSHIFT if z != z else 0)),
         "class": text("CLASS"),
         "subclass": text("SUBCLASS"),
         "object_type": kind,
         # The pipeline writes 0, or its error below 0, where it measured none.
-        "vdisp": number("VDISP") if number("VDISP") > 0 else np.nan,
+        "vdisp": sure(number("VDISP")) if number("VDISP") > 0 else np.nan,
         "target_id": next(filter(None, map(identity, _IDS)), ""),
         "survey": (text("SURVEY") or text("INSTRUMENT") or _survey(catalog)).lower(),
     }

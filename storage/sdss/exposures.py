@@ -8,7 +8,6 @@ over smooth weights is larger by the covariance factor of `storage.sdss.rebin`, 
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,11 +38,7 @@ def count(path: str) -> int:
         if path.endswith(".gz"):
             file = fits.parse(files.content(path), frozenset(), _TABLES)
             return len(_numbers([t.name for t in file.extensions if t is not None]))
-        hdus = fits_scan.scan(path)
-        found = len(_numbers([hdu.name for hdu in hdus]))
-        # Bytes behind the last HDU are one whose header is damaged.
-        whole = fits.padded(hdus[-1].offset + hdus[-1].size) >= Path(path).stat().st_size
-        return found if whole else max(found, 1)
+        return len(_numbers([hdu.name for hdu in fits_scan.scan(path)]))
     except (OSError, ValueError):
         return 1
 
@@ -60,6 +55,7 @@ def spectra(content: bytes, rows: Sequence[int], grid: Grid) -> list[tuple[Value
     file = fits.parse(content, WANTED, _TABLES)
     common = sdss_columns.columns(sdss_coadd.catalog_of(file), file.header)
     tables = [table for table in file.extensions if table is not None]
+    fits_scan.require_names(table.name for table in tables)
     numbers = _numbers([table.name for table in tables])
     if not numbers:
         raise RefusedError(Reason.MISSING_HDU, "no single exposure is left; fetch the file again")

@@ -120,14 +120,17 @@ def opened(path: Path | str) -> list[tuple[Any, Any]]:
         When the file is truncated, or not FITS.
     """
     from astropy.io import fits
+    from astropy.io.fits.verify import VerifyError
 
-    try:
-        # From memory: astropy leaves a damaged file open.
-        with warnings.catch_warnings(), fits.open(io.BytesIO(Path(path).read_bytes())) as hdus:
-            warnings.filterwarnings("error", ".*(may have been truncated|File may be)")
-            return [(hdu.data, hdu.header) for hdu in hdus]
-    except (OSError, TypeError, ValueError, UserWarning) as error:
-        raise ValueError(f"{path}: truncated, or not FITS ({error}); fetch it again") from error
+    garbage = (OSError, EOFError, TypeError, ValueError, LookupError, UserWarning, VerifyError)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*(may have been truncated|File may be)")
+        try:
+            # From memory: astropy leaves a damaged file open.
+            with fits.open(io.BytesIO(Path(path).read_bytes())) as hdus:
+                return [(hdu.data, hdu.header) for hdu in hdus]
+        except garbage as error:
+            raise ValueError(f"{path}: truncated, or not FITS ({error}); fetch it again") from error
 
 
 def folder(path: str, physics: str) -> Path:

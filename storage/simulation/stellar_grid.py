@@ -24,6 +24,8 @@ Range = tuple[float, float]
 PARAMETERS = ("teff", "logg", "feh", "alpha_m")
 "The four axes: K, log10 of cm s-2, [Fe/H], [alpha/M]."
 _SPLINE = 4
+_BEYOND = 1
+"Nodes of a line that are used beyond those on both sides of the range."
 _BATCH = 16
 
 
@@ -175,6 +177,10 @@ def _segments(grid: StellarGrid, axis: int, ranges: tuple[Range, ...]) -> _Segme
     every: Index = lines[inside].reshape(-1, count)
     there = there[inside].reshape(-1, count)
     nodes = grid.axes[axis]
+    near = np.searchsorted(nodes, ranges[axis], side="left")
+    # Nodes far outside the range have hardly a weight: they are not asked for.
+    place = np.arange(count)
+    there = there & (place >= near[0] - 1 - _BEYOND) & (place <= near[1] + _BEYOND)
     low = np.maximum(nodes[:-1], ranges[axis][0])
     high = np.minimum(nodes[1:], ranges[axis][1])
     line, left = np.nonzero(there[:, :-1] & there[:, 1:] & (high > low))

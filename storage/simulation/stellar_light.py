@@ -67,8 +67,9 @@ class Optics:
     def _shifted(self, kept: Single, z: Float) -> Single:
         """Polynomials through six points about the place of each pixel at rest, (N, L)."""
         shift = np.log10(1 + z)[:, None] / self.points.step
-        place = self.points.pixel(self.grid.wavelength) - shift - (_TAPS / 2 - 1)
-        first = np.floor(place + 1e-6)
+        place = self.points.pixel(self.grid.wavelength) - shift
+        # The place is between the third and the fourth of the points.
+        first = np.floor(place + 1e-6) - (_TAPS // 2 - 1)
         offset = (place - first).astype(np.float32)
         if self.grid.kind == "log":
             offset = offset[:, :1]

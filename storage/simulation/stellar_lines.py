@@ -43,7 +43,7 @@ def _several(
 
 # The wings carry the width: EW goes as sqrt(depth x damping). The Ca II triplet weakens with
 # gravity (Cenarro et al. 2002), neutral lines strengthen, hydrogen strengthens with heat.
-_CALCIUM = ((8498.02, 2.05), (8542.09, 2.75), (8662.14, 2.60))
+_CALCIUM = ((8498.02, 1.80), (8542.09, 2.50), (8662.14, 2.35))
 _CALCIUM_HK = ((3933.66, 4.2), (3968.47, 4.0))
 _MAGNESIUM = (
     (3829.36, 2.3), (3832.30, 2.6), (3838.29, 2.8), (4571.10, 0.7), (5167.32, 2.1), (5172.68, 2.5),
@@ -66,8 +66,8 @@ _PASCHEN = (
     (8467.25, -1.3), (8437.95, -1.4), (8413.32, -1.5),
 )  # fmt: skip
 STRONG = (
-    *_several(_CALCIUM, "alpha", 0.0, 0.50, -0.18, -0.75, 0.09),
-    *_several(_CALCIUM_HK, "alpha", 0.0, 0.50, -0.10, 0.10, 0.10),
+    *_several(_CALCIUM, "alpha", 1.5, 0.50, -0.18, -0.75, 0.09),
+    *_several(_CALCIUM_HK, "alpha", 0.5, 0.50, -0.10, -0.30, 0.10),
     Strong(4226.73, "alpha", 2.60, 3.0, 0.70, -0.05, -0.70, 0.30),
     *_several(_MAGNESIUM, "alpha", 1.2, 0.60, -0.05, -0.70, 0.30),
     *_several(_ALKALI, "iron", 3.0, 0.70, -0.05, -0.60, 0.32),

@@ -20,6 +20,7 @@ from storage.weave.table import number, text
 _TABLES = ("CLASS_TABLE", "CLASS")
 _SUFFIX = "_RR"
 _VALUES = {"z": "Z", "z_err": "ZERR", "zwarn": "ZWARN", "class": "CLASS", "subclass": "SUBCLASS"}
+_NEEDED = ("Z", "ZERR", "ZWARN", "CLASS")
 _KEYS = ("CNAME", "TARGID")
 _COLUMNS = frozenset({*_KEYS, *(t + end for t in _VALUES.values() for end in ("", _SUFFIX))})
 _NO_WARNING = 0
@@ -54,7 +55,14 @@ def fill(ds: xr.Dataset, l1: fits.Table, path: str, root: str, rows: slice) -> N
 
 
 def _match(ds: xr.Dataset, wanted: NDArray[Any], names: NDArray[Any], found: Any) -> None:
-    first = {name: row for row, name in reversed([*enumerate(names)]) if name}
+    first: dict[str, int] = {}
+    shared: set[str] = set()
+    for row, name in enumerate(names):
+        other = first.setdefault(name, row)
+        if found["z"][row] != found["z"][other]:
+            shared.add(name)
+    # Of a name with several redshifts nobody can tell which is whose: it has none.
+    first = {name: row for name, row in first.items() if name and name not in shared}
     place = np.array([first.get(name, -1) for name in wanted])
     known = place >= 0
     for name in _VALUES:
@@ -66,6 +74,10 @@ def _redshifts(path: str, size: int, times_ns: tuple[int, int]) -> dict[str, NDA
     """Columns of the table CLASS, by our names, and its keys."""
     file = plain(path)
     rows = table(file.path, _class_table(scan(file.path)), _COLUMNS)
+    missing = [t for t in _NEEDED if t not in rows and t + _SUFFIX not in rows]
+    if missing or not any(key in rows for key in _KEYS):
+        lost = missing or [" or ".join(_KEYS)]
+        raise fits.FitsError(f"{rows.name} has no column {', '.join(lost)}")
     found: dict[str, NDArray[Any]] = {key: text(rows, key) for key in _KEYS}
     for name, title in _VALUES.items():
         title = title if title in rows else title + _SUFFIX

@@ -90,6 +90,19 @@ def refuse_unread(
         refuse(ds, row - rows.start, code, f"{words}; leave it out")
 
 
+def require_text(table: fits.Table) -> None:
+    """Refuse columns of another kind than they have.
+
+    Raises
+    ------
+    FitsError
+        Says which.
+    """
+    for name in ("CNAME", "TARGID", "STATUS", "TARGUSE"):
+        if name in table and table.rows[name].dtype.kind != "S":
+            raise fits.FitsError(f"{name} is {table.rows[name].dtype}, expected text")
+
+
 def fill(ds: xr.Dataset, table: fits.Table, header: Hdu, name: Name, arm: str, rows: slice) -> None:
     """Columns of a dataset from rows of a table, without redshifts; changed in place."""
     use = [_USES.get(mark, ObjectType.STANDARD) for mark in text(table, "TARGUSE")[rows]]

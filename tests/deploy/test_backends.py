@@ -74,6 +74,13 @@ def test_slurm_gets_the_memory_of_the_workers_and_of_what_starts_them() -> None:
     assert f"#SBATCH --mem={memory_mib}M\n" in slurm.render(JOB)
 
 
+def test_a_job_of_several_nodes_asks_for_its_workers_as_tasks() -> None:
+    wide = {"nodes": 3, "requeue": False, "gpus": 0, "grace_s": 300}
+    job = JOB.model_copy(update={"resources": JOB.resources.model_copy(update=wide)})
+
+    assert slurm.render(job) == (GOLDEN / "slurm-nodes.sh").read_text(encoding="utf-8")
+
+
 def test_slurm_is_not_told_what_was_not_asked() -> None:
     script = slurm.render(JOB.model_copy(update={"resources": Resources()}))
 
@@ -103,6 +110,26 @@ def test_what_sbatch_refuses_is_passed_on(tmp_path: Path, monkeypatch: pytest.Mo
     _sbatch(tmp_path, "echo 'invalid partition specified: long' >&2; exit 1", monkeypatch)
 
     with pytest.raises(RuntimeError, match=r"sbatch refuses .*\.sh: invalid partition"):
+        slurm.submit(JOB.model_copy(update={"folder": tmp_path / "run"}))
+
+
+def test_a_job_waits_for_the_one_before_it_and_never_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = JOB.model_copy(update={"folder": tmp_path / "run"})
+    _sbatch(tmp_path, f'echo "$@" >>{tmp_path}/said; echo 8', monkeypatch)
+    for after in ("", "7"):
+        slurm.submit(job.model_copy(update={"after": after}))
+    path = tmp_path / "run/jobs/dr17-denoise.sh"
+    said = (tmp_path / "said").read_text()
+    assert said == f"--parsable {path}\n--parsable --dependency=afterok:7 {path}\n"
+
+
+def test_an_answer_that_is_no_id_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sbatch(tmp_path, "true", monkeypatch)
+    with pytest.raises(RuntimeError, match=r"sbatch gave no job id for .*\.sh, but ''"):
         slurm.submit(JOB.model_copy(update={"folder": tmp_path / "run"}))
 
 

@@ -1,5 +1,6 @@
 """Jobs and the [cluster] table: what they accept, and how they become a script."""
 
+import signal
 import string
 import subprocess
 from pathlib import Path
@@ -13,6 +14,21 @@ from deploy.job import Cluster, Job, Resources, cores, script
 JOB = {"name": "demo", "command": ("specmill", "run", "demo.toml"), "folder": Path("runs/demo")}
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 NAME = st.text(string.ascii_letters + string.digits + "_", max_size=8).map("MINE_".__add__)
+
+
+@pytest.mark.parametrize(("walltime", "grace_s"), [("00:02:59", 120), ("00:10:00", 541)])
+def test_a_walltime_that_ends_before_the_work_begins_is_refused(
+    walltime: str, grace_s: int
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"walltime {walltime} ends before the work .*{grace_s} s"
+    ):
+        Resources(walltime=walltime, grace_s=grace_s)
+
+
+def test_workers_are_spread_over_the_nodes() -> None:
+    assert Resources(workers=7, nodes=3).workers_a_node == 3
+    assert Resources(walltime="1-02:03:04").walltime_s == 93784
 
 
 def test_memory_is_read_with_its_unit() -> None:
@@ -38,6 +54,9 @@ def test_walltimes_that_a_scheduler_reads_are_taken(walltime: str) -> None:
         ("partition", "long; rm"),
         ("account", "a b"),
         ("backend", "../slurm"),
+        ("nodes", 0),
+        ("address", "node7:8786"),
+        ("interface", "lo; rm"),
         ("worker", 2),
     ],
 )
@@ -55,6 +74,7 @@ def test_a_bad_field_of_the_cluster_table_is_named(field: str, value: object) ->
         ("env", {"A B": "1"}),
         ("folder", 'runs/"demo"'),
         ("folder", "runs/%j"),
+        ("after", "4:4"),
         ("folder", "runs/demo\n#SBATCH --uid=0"),
     ],
 )
@@ -111,3 +131,48 @@ def test_every_word_and_variable_reaches_the_program_unchanged(
     seen = dict(line.split("=", 1) for line in said[count:])
     assert seen.items() >= env.items()
     assert seen["PYTHONSAFEPATH"] == "1"
+
+
+@pytest.mark.parametrize(("status", "record"), [(0, "0 \n"), (1, "1 \n"), (137, "137 \n")])
+def test_a_script_records_how_its_command_ended(status: int, record: str, tmp_path: Path) -> None:
+    job = Job(name="end", command=("bash", "-c", f"exit {status}"), folder=tmp_path)
+
+    run = subprocess.run(["bash", str(job.write(script(job, id="7")))], check=False)
+
+    assert run.returncode == status
+    assert (tmp_path / "jobs/end-7.exit").read_text() == record
+
+
+@pytest.mark.parametrize(
+    ("given", "heard", "record"),
+    [("USR1", "USR1", "4 USR1\n"), ("TERM", "TERM", "4 TERM\n"), ("HUP", "TERM", "4 TERM\n")],
+)
+def test_a_script_passes_a_signal_on_and_waits_for_the_end(
+    given: str, heard: str, record: str, tmp_path: Path
+) -> None:
+    # The shell that stands for the command is busy for a while after the signal.
+    wait = (
+        f"trap 'sleep 0.3; echo {heard}; exit 4' {heard}; echo ready; while :; do sleep 0.1; done"
+    )
+    job = Job(name="end", command=("bash", "-c", wait), folder=tmp_path)
+    with subprocess.Popen(
+        ["bash", str(job.write(script(job, id="7")))], stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.Signals[f"SIG{given}"])
+        assert run.stdout.readline() == f"{heard}\n"
+        assert run.wait(20) == 4
+
+    assert (tmp_path / "jobs/end-7.exit").read_text() == record
+
+
+def test_an_old_record_is_gone_while_the_command_runs(tmp_path: Path) -> None:
+    look = ("bash", "-c", f"ls {tmp_path}/jobs/*.exit")
+    job = Job(name="end", command=look, folder=tmp_path)
+    path = job.write(script(job, id="7"))
+    (tmp_path / "jobs/end-7.exit").write_text("4 USR1\n")
+
+    run = subprocess.run(["bash", str(path)], check=False, capture_output=True)
+
+    assert run.returncode == 2

@@ -14,7 +14,7 @@ from distributed import Client
 from deploy.backends import local
 from deploy.job import Resources
 from pipeline import blocks
-from pipeline.blocks import Block, BlockError, Target
+from pipeline.block import Block, BlockError, Target
 from storage import schema
 from storage.grid import Grid
 from storage.provenance import provenance

@@ -1,8 +1,6 @@
 """The command: verbs, words, exit status."""
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.job import program
 from pipeline import index
 from pipeline.card import CARDS, load
 from pipeline.cli import FAILED, OK, QUARANTINED, USAGE, main
@@ -27,7 +24,7 @@ SDSS = sdss.build()
 
 VERBS = {
     *(*ORDER, "run", "init", "query", "status", "history", "tag", "expire", "migrate", "verify"),
-    *("join", "export", "import", "doctor", "submit", "list"),
+    *("join", "export", "import", "doctor", "submit", "jobs", "list"),
 }
 
 
@@ -108,37 +105,6 @@ def test_a_shelf_is_listed_by_the_names_that_cards_use(
     assert set(expected) <= words
     if what == "models":
         assert re.search(r"ppca .*\d{2,3},\d{3}", said.out)
-
-
-def test_a_script_for_a_cluster_is_bash_and_runs_the_card_there(
-    command: Command, card: Path, tmp_path: Path
-) -> None:
-    said = command("submit", "run", str(card), "--backend", "slurm", "--dry-run")
-    assert said.status == OK
-    script = tmp_path / "job.sh"
-    script.write_text(said.out)
-    subprocess.run(["bash", "-n", str(script)], check=True)
-    assert said.out.startswith("#!/bin/bash\n#SBATCH ")
-    expected = f"exec {program()} run {card} --set cluster.backend=local\n"
-    assert said.out.endswith(expected)
-
-
-def test_a_job_keeps_the_settings_and_the_backend_that_were_given(
-    command: Command, card: Path
-) -> None:
-    words = ("submit", "denoise", str(card), "--dry-run", "--set", "run.seed=3")
-    settings = "--set run.seed=3 --set cluster.backend=local"
-    assert f"denoise {card} {settings}\n" in command(*words).out
-    given = command(*words, "--set", "cluster.backend=slurm").out
-    assert f"denoise {card} --set run.seed=3 --set cluster.backend=slurm\n" in given
-
-
-def test_a_job_does_not_ask_for_the_cores_of_this_machine(
-    command: Command, card: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    said = command("submit", "run", str(card), "--dry-run", "--set", "cluster.workers=4")
-    assert "#SBATCH --cpus-per-task=4\n" in said.out
 
 
 def test_init_writes_a_card_that_is_valid_and_never_over_another(

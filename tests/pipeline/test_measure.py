@@ -11,7 +11,8 @@ import xarray as xr
 from distributed import Client
 
 from pipeline import index, stage
-from pipeline.blocks import Block, Tally
+from pipeline.block import Block
+from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.index import Flag
 from pipeline.inputs import inputs

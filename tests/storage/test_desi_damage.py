@@ -223,3 +223,47 @@ def test_a_header_that_lies_costs_no_memory(
     tracemalloc.stop()
     assert (ds["status"] == Status.QUARANTINED).all()
     assert peak < 64 << 20
+
+
+def test_images_of_another_kind_of_number_are_refused(tmp_path: Path) -> None:
+    images = mock.arms(4)
+    images["Z_IVAR"], images["Z_MASK"] = images["Z_MASK"], images["Z_IVAR"]
+    mock.save(tmp_path, images, mock.fibermap(4))
+    refused(tmp_path, Reason.UNREADABLE, r"Z_IVAR has BITPIX 32, expected floats")
+
+
+def test_two_extensions_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = mock.save(tmp_path, mock.arms(4), mock.fibermap(4))
+    with fits.open(path, mode="append") as hdus:
+        hdus.append(fits.ImageHDU(hdus["B_FLUX"].data, name="B_FLUX"))
+    refused(tmp_path, Reason.UNREADABLE, r"two extensions are called B_FLUX; fetch the file again")
+
+
+def test_more_spectra_than_fibres_are_refused(tmp_path: Path) -> None:
+    mock.save(tmp_path, mock.arms(5), mock.fibermap(4))
+    refused(tmp_path, Reason.UNREADABLE, r"B_FLUX has 5 rows, 4 were expected as in FIBERMAP")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"TARGETID": [1000, 1001, 1001, 1003]}, r"redrock-.*: TARGETID 1001 is there twice"),
+        ({"ZWARN": np.array([0, 1 << 33, 0, 0])}, r"redrock-.*ZWARN of more than 31 bits"),
+    ],
+)
+def test_redshifts_that_cannot_be_told_are_refused(
+    tmp_path: Path, columns: dict[str, object], words: str
+) -> None:
+    mock.save(tmp_path, mock.arms(4), mock.fibermap(4))
+    mock.redrock(tmp_path, mock.redshifts(4) | columns)
+    refused(tmp_path, Reason.UNREADABLE, words)
+
+
+def test_absurd_columns_are_empty(tmp_path: Path) -> None:
+    fibers = mock.fibermap(4)
+    fibers["MEAN_MJD"][1] = 1e25
+    mock.save(tmp_path, mock.arms(4), fibers)
+    mock.redrock(tmp_path, mock.redshifts(4) | {"ZERR": np.array([1e-5, 1e-5, 1e25, 1e-5])})
+    ds = sound(tmp_path)
+    assert np.isnan(ds["mjd"]).to_numpy().tolist() == [False, True, False, False]
+    assert np.isnan(ds["z_err"]).to_numpy().tolist() == [False, False, True, False]

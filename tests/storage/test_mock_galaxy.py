@@ -257,7 +257,10 @@ def test_the_other_cards_write_out_every_option(path: Path) -> None:
         ({"z": (0.1, 0.6)}, "the mock reaches z = 0.25"),
         ({"shares": (0, 0, 0)}, "at least one kind"),
         ({"outliers": 1.5}, "less than or equal to 1"),
-        ({"instrument": "desy"}, r"'desy': there are desi, sdss, weave-hr, weave-lr; or give"),
+        (
+            {"instrument": "desy"},
+            "'desy': there are desi, sdss, sdss-legacy, weave",
+        ),
         ({"noise": "poisson"}, "'gaussian' or 'laplace'"),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_users_file_is_an_instrument(tmp_path: Path) -> None:
     assert build(instrument=str(path)).spectrograph.name == "mine"
 
 
-@pytest.mark.parametrize("name", ["desi", "sdss", "weave-hr", "weave-lr"])
+@pytest.mark.parametrize("name", ["desi", "sdss", "sdss-legacy", "weave-hr", "weave-lr"])
 def test_a_preset_is_named_like_its_file_and_sees_g(name: str) -> None:
     preset = load(name)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.place import StoreError, alone, bucket, location, objects
+from storage.place import StoreError, alone, bucket, location, objects, reaching, refusal
 from storage.slot import Slot, Text, slot
 from tests.storage import s3
 
@@ -91,6 +91,64 @@ def test_a_profile_alone_is_refused_with_the_cure(aws: pytest.MonkeyPatch) -> No
     aws.setenv("AWS_PROFILE", "mine")
     with pytest.raises(ValueError, match=r"AWS_PROFILE=mine.*aws configure export-credentials"):
         objects(PATH)
+
+
+OBSTORE = """Generic S3 error: Error performing PUT http://a/b - {words}
+
+Debug source:
+Generic {{
+    store: "S3",
+    source: RetryError(
+        RetryErrorImpl {{
+            retries: 10,
+        }},
+    ),
+}}"""
+ICECHUNK = """  x error getting object from object store service error
+  |
+  | context:
+  |    0: icechunk::storage::s3::get_ref
+  |-> service error
+  `-> {words}
+"""
+
+
+@pytest.mark.parametrize("form", [OBSTORE, ICECHUNK], ids=["obstore", "icechunk"])
+def test_what_a_service_refuses_is_said_in_its_own_words_without_its_structures(form: str) -> None:
+    said = str(refusal(PATH, OSError(form.format(words="509 Bandwidth is used up"))))
+    assert said.startswith(f"{PATH}: ")
+    assert "509 Bandwidth is used up; what was committed is whole" in said
+    assert "\n" not in said
+    assert not set("{}|`") & set(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        ("HTTP error: error sending request", r"does not answer; check AWS_ENDPOINT_URL"),
+        ("403: <Code>InvalidAccessKeyId</Code>", r"does not know this key; check AWS_ACCESS_KEY"),
+        ("403: <Code>SignatureDoesNotMatch</Code>", r"check AWS_SECRET_ACCESS_KEY"),
+        ("403: <Code>AccessDenied</Code>", r"access is denied; check AWS_ACCESS_KEY_ID"),
+        ("404: <Code>NoSuchBucket</Code>", r"no such bucket; make it"),
+    ],
+)
+@pytest.mark.parametrize("form", [OBSTORE, ICECHUNK], ids=["obstore", "icechunk"])
+def test_what_can_be_cured_is_said_with_the_cure(form: str, words: str, cure: str) -> None:
+    with pytest.raises(StoreError, match=cure), reaching(PATH):
+        raise OSError(form.format(words=words))
+
+
+def test_an_error_without_words_is_named_by_its_kind() -> None:
+    assert str(refusal(PATH, OSError(""))).startswith(f"{PATH}: OSError; ")
+
+
+def test_a_slot_of_a_service_that_is_not_there_says_what_to_check(aws: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    aws.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    aws.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    with pytest.raises(StoreError, match=rf"{PATH}.lease: the endpoint does not answer; check"):
+        slot(PATH).create("mine")
 
 
 def test_a_slot_is_made_once(place: Slot) -> None:

@@ -32,8 +32,9 @@ def keys(path: str) -> set[str]:
 
 def python(program: str, *args: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

@@ -147,6 +147,7 @@ def test_a_bad_coadd_is_quarantined(
         ("Z", np.nan, Reason.BAD_REDSHIFT, "Z is nan"),
         ("Z", -0.1, Reason.BAD_REDSHIFT, "expected -0.02 to 10.0"),
         ("Z", 11, Reason.BAD_REDSHIFT, "Z is 11.0"),
+        ("MJD", 2**31 - 1, Reason.ABSURD, "MJD is 2.14748e+09, not a date"),
         ("EXTINCTION", 1e25, Reason.ABSURD, "E(B-V) is "),
         ("PLUG_RA", -1, Reason.BAD_POSITION, "PLUG_RA -1.0"),
         ("PLUG_DEC", 95, Reason.BAD_POSITION, "PLUG_DEC 95.0"),

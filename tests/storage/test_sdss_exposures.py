@@ -149,14 +149,16 @@ def test_a_file_cut_short_keeps_a_row(full: Path, size: int) -> None:
     assert ds["observation"] == "0266-51602-0001"
 
 
-@pytest.mark.parametrize(("number", "code"), [(1, Reason.MISSING_HDU), (4, Reason.MISSING_HDU)])
-def test_a_file_whose_tables_are_lost_keeps_a_row(full: Path, number: int, code: Reason) -> None:
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_file_whose_tables_are_lost_keeps_a_row(full: Path, number: int) -> None:
     with fits.open(full) as hdus:
         at = hdus[number]._header_offset
     content = bytearray(full.read_bytes())
     content[at : at + 80] = b" " * 80
     full.write_bytes(content)
-    assert list(load(full.parent, CONFIG)["reason_code"].values) == [code]
+    ds = load(full.parent, CONFIG)
+    assert list(ds["reason_code"].values) == [Reason.UNREADABLE]
+    assert f"HDU {number - 1} is followed by bytes that are no extension" in ds["reason"].item()
 
 
 def test_a_packed_file_has_the_same_exposures(full: Path) -> None:
@@ -224,3 +226,13 @@ def test_real_exposures_differ_by_their_noise(survey_data: Path) -> None:
             each = (flux[a] - flux[b])[good] / np.sqrt(1 / ivar[a][good] + 1 / ivar[b][good])
             robust = 1.4826 * np.median(np.abs(each - np.median(each)))
             assert 0.8 < robust < 1.15, ds["observation"].values[[a, b]]
+
+
+def test_a_camera_that_is_there_twice_is_refused(full: Path) -> None:
+    with fits.open(full, memmap=False) as hdus:
+        name = hdus[4].name
+        hdus.append(hdus[4].copy())
+        hdus.writeto(full, overwrite=True)
+    ds = load(full.parent, CONFIG)
+    assert (ds["reason_code"] == Reason.UNREADABLE).all()
+    assert f"two extensions are called {name}" in ds["reason"].item(0)

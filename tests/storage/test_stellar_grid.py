@@ -37,7 +37,9 @@ class Analytic:
 
 def truth(values: Float) -> NDArray[np.float32]:
     teff, logg, feh, alpha = values.T
-    level = np.exp(-5040.0 / teff) * (1 + 0.1 * np.sin(logg)) * np.exp(0.3 * feh) * (1 + 0.2 * alpha)
+    level = (
+        np.exp(-5040.0 / teff) * (1 + 0.1 * np.sin(logg)) * np.exp(0.3 * feh) * (1 + 0.2 * alpha)
+    )
     return (level[:, None] * np.linspace(1, 2, AXIS.size)).astype(np.float32)
 
 
@@ -133,7 +135,8 @@ def test_a_range_within_two_nodes_keeps_places_inside_it() -> None:
     places = nodes(Analytic(), ranges).places(np.random.default_rng(7).random((50, 3)))
 
     assert (places.axis == 0).all()
-    assert (places.values[:, 0] >= 4010.0).all() and (places.values[:, 0] <= 4100.0).all()
+    assert (places.values[:, 0] >= 4010.0).all()
+    assert (places.values[:, 0] <= 4100.0).all()
 
 
 def test_a_range_without_two_neighbours_is_refused() -> None:

@@ -194,3 +194,18 @@ def test_a_flipped_byte_in_a_chunk_is_an_error_when_read(path: str) -> None:
     largest.write_bytes(damaged)
     with pytest.raises(ValueError, match="checksum"):
         Survey.open(path).dataset("spectra/wide")["flux"].load()
+
+
+def test_variables_come_in_the_order_of_their_names(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = xr.open_zarr
+
+    def any_order(*given: object, **more: object) -> xr.Dataset:
+        ds = opened(*given, **more)
+        return ds[list(ds.data_vars)[::-1]]
+
+    expected = sorted(map(str, Survey.open(path).dataset("spectra/sdss").data_vars))
+    assert list(Survey.open(path).dataset("spectra/sdss").data_vars) == expected
+    monkeypatch.setattr(xr, "open_zarr", any_order)
+    assert list(Survey.open(path).dataset("spectra/sdss", dask=True).data_vars) == expected

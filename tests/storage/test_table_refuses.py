@@ -283,3 +283,14 @@ def test_absurd_numbers_are_refused_unless_flux_is_relative(tmp_path: Path) -> N
     assert ds["reason_code"].item(0) == Reason.ABSURD
     assert "flux is beyond 1e+10 in house units" in ds["reason"].item(0)
     assert read(tmp_path, flux_unit="relative")["status"].item(0) == Status.DONE
+
+
+def test_one_absurd_ivar_does_not_vanish_in_the_rebinning(tmp_path: Path) -> None:
+    wave, _ = axis()
+    ivar = np.full(wave.size, 4.0)
+    ivar[300] = 1e30
+    write_table(tmp_path / "a.fits", columns(ivar=ivar / HOUSE**2))
+    ds = read(tmp_path)
+    assert ds["reason_code"].item(0) == Reason.ABSURD
+    assert "ivar is beyond 1e+20 in house units" in ds["reason"].item(0)
+    assert "in 1 pixels" in ds["reason"].item(0)

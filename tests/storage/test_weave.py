@@ -282,21 +282,3 @@ def test_a_header_that_lies_about_its_rows_costs_no_memory(tmp_path: Path) -> No
     ds = load(tmp_path)
     assert ds["reason_code"].to_numpy().tolist() == [Reason.UNREADABLE]
     assert "truncated" in str(ds["reason"].values[0])
-
-
-def test_absurd_counts_are_refused_where_they_are_data(tmp_path: Path) -> None:
-    data, ivar = counts(), np.full((FIBRES, PIXELS), 0.25, "f4")
-    data[1, 7] = data[2, 7] = 1e25
-    ivar[2, 7] = 0
-    l1(tmp_path / "stack_2.fit", DATA=data, IVAR=ivar)
-    ds = load(tmp_path)
-    assert ds["status"].to_numpy().tolist() == [1, 2, 1, 1, 1, 1]
-    assert "flux is beyond 1e+10 in house units" in ds["reason"].item(1)
-
-
-@pytest.mark.parametrize("step", [1e25, 100.0, 0.0])
-def test_absurd_steps_of_wavelength_are_refused(tmp_path: Path, step: float) -> None:
-    l1(tmp_path / "stack_2.fit", axis={"CD1_1": step})
-    ds = load(tmp_path)
-    assert (ds["reason_code"] == Reason.BAD_GRID).all()
-    assert f"401 pixels from 5000 A in steps of {step:g} A" in ds["reason"].item(0)

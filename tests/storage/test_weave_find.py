@@ -1,7 +1,5 @@
 """Which WEAVE files are of a configuration and a product, and where their redshifts are."""
 
-import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from storage.border import NO_REDSHIFT
 from storage.readers import weave
 from storage.schema import Reason, Status
 from storage.weave.layout import GRIDS, named
-from tests.storage.weave_mock import FIBRES, cname, fibtable, l1, l2, load
+from tests.storage.weave_mock import FIBRES, cname, fibtable, l1, l2, load, redshifts
 
 CONFIG = "weave-lr-blue"
 
@@ -163,17 +161,6 @@ def test_supertargets_of_one_row_share_a_source(tmp_path: Path) -> None:
     assert (ds["object_type"][:3] == 0).all()
 
 
-def redshifts(order: np.ndarray) -> dict[str, object]:
-    return {
-        "CNAME": [cname(number) for number in order],
-        "Z": 0.1 * order,
-        "ZERR": 1e-4 * order,
-        "ZWARN": order % 2,
-        "CLASS": np.array(["STAR", "GALAXY", "QSO_HIZ"])[order % 3],
-        "SUBCLASS": [""] * len(order),
-    }
-
-
 @pytest.mark.parametrize(("suffix", "name"), [("", "CLASS_TABLE"), ("_RR", "CLASS")])
 def test_redshifts_are_found_by_name_not_by_row(tmp_path: Path, suffix: str, name: str) -> None:
     l1(tmp_path / "L1" / "stack_2.fit")
@@ -221,43 +208,6 @@ def test_results_that_came_with_a_later_file_are_found(tmp_path: Path) -> None:
         l1(tmp_path / f"stack_{run}.fit")
         l2(tmp_path / f"stack_{run}__stack_1_APS.fits", **redshifts(np.array([1, 2])))
         assert np.isfinite(load(tmp_path)["z"]).sum() == int(run)
-
-
-@pytest.mark.parametrize("damage", [b"garbage", b"SIMPLE  =" + b"\xff" * 5000])
-def test_damaged_results_are_named_by_every_row_that_lacks_them(
-    tmp_path: Path, damage: bytes
-) -> None:
-    l1(tmp_path / "stack_2.fit")
-    (tmp_path / "L2").mkdir()
-    beside = tmp_path / "L2" / "stack_2__stack_1_APS.fits"
-    beside.write_bytes(damage)
-    ds = load(tmp_path)
-    assert (ds["reason_code"] == Reason.UNREADABLE).all()
-    words = r"stack_2\.fit.*no redshifts from L2/stack_2__stack_1_APS\.fits: .* or remove it"
-    assert all(re.match(words, str(reason)) for reason in ds["reason"].to_numpy())
-    beside.unlink()
-    ds = load(tmp_path)
-    assert (ds["status"] == Status.DONE).all()
-    assert np.isnan(ds["z"]).all()
-    assert (ds["zwarn"] == NO_REDSHIFT).all()
-
-
-def test_results_that_come_and_go_are_beside_the_file_at_once(tmp_path: Path) -> None:
-    path = str(l1(tmp_path / "L1" / "stack_2.fit"))
-    reader = weave.build()
-
-    def beside() -> tuple[str, ...]:
-        return reader.beside(path, str(tmp_path), CONFIG)
-
-    results = tmp_path / "L2" / "stack_2__stack_1_APS.fits"
-    assert beside() == ()
-    for _ in range(3):
-        l2(results, **redshifts(np.array([1, 2])))
-        time.sleep(0.02)
-        assert beside() == (str(results),)
-        results.unlink()
-        time.sleep(0.02)
-        assert beside() == ()
 
 
 def test_both_arms_of_a_run_show_the_same_objects(tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def l2(path: Path, suffix: str = "", name: str = "CLASS_TABLE", **columns: Any) 
     return path
 
 
+def redshifts(order: np.ndarray) -> dict[str, object]:
+    return {
+        "CNAME": [cname(number) for number in order],
+        "Z": 0.1 * order,
+        "ZERR": 1e-4 * order,
+        "ZWARN": order % 2,
+        "CLASS": np.array(["STAR", "GALAXY", "QSO_HIZ"])[order % 3],
+        "SUBCLASS": [""] * len(order),
+    }
+
+
 def load(root: Path, config: str = "weave-lr-blue", **options: Any) -> xr.Dataset:
     """All rows below a folder."""
     reader = weave.build(**options)

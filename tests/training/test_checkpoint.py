@@ -179,6 +179,23 @@ def test_a_model_without_sigma_or_latent_gives_none() -> None:
     assert set(opened.denoise(GRID.wavelength, flux, ivar, z)) == {"flux", "flags", "scale"}
 
 
+def test_opens_on_the_device_that_is_asked_for(saved: Path) -> None:
+    assert load(saved).device == torch.device("cpu")
+    assert load(saved, torch.device("meta")).device == torch.device("meta")
+
+
+@pytest.mark.gpu
+def test_denoises_on_a_gpu_as_on_the_cpu(saved: Path) -> None:
+    flux, ivar, z = spectra(300)
+    here, there = (
+        load(saved, torch.device(name)).denoise(GRID.wavelength, flux, ivar, z)
+        for name in ("cpu", "cuda")
+    )
+    for name in ("flux", "sigma", "latent", "scale"):
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(there["flags"], here["flags"])
+
+
 def test_padding_rows_are_not_in_the_output() -> None:
     flux, ivar, z = spectra(3)
     batch = FRAME.on(GRID).to(flux, ivar, z, np.zeros(3))

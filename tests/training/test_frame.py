@@ -345,10 +345,18 @@ def test_unknown_key_is_refused() -> None:
         Frame.model_validate({"smooth": 3})
 
 
+def test_saying_the_device_changes_nothing() -> None:
+    rows = survey(40)
+    for one, other in zip(
+        parts(TO.to(**rows)), parts(TO.to(**rows, device=torch.device("cpu"))), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.gpu
 def test_gpu_agrees_with_cpu() -> None:
-    rows = {name: torch.from_numpy(value) for name, value in survey(40).items()}
-    here = TO.to(**rows)
-    there = TO.to(**{name: value.cuda() for name, value in rows.items()})
+    rows = survey(40)
+    here, there = TO.to(**rows), TO.to(**rows, device=torch.device("cuda"))
     for one, other in zip(parts(here), parts(there), strict=True):
+        assert other.is_cuda
         torch.testing.assert_close(other.cpu(), one, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What a survey says of stars beside their pixels: names, positions, S/N, and the shape of it."""
+"""What a mock survey says of objects beside their pixels: names, positions, S/N, its shape."""
 
 import hashlib
 from typing import Any
@@ -11,7 +11,8 @@ from storage import schema
 from storage.grid import Float, Grid
 from storage.mock import generator
 from storage.simulation.instrument import G_BAND, R_BAND, within
-from storage.simulation.stellar_grid import Single
+
+Single = NDArray[np.float32]
 
 FIBRES = 640
 "Spectra on a plate."
