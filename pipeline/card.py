@@ -139,8 +139,8 @@ class Denoise(Table):
     "Folder of the checkpoints; <run.dir>/checkpoints when empty."
     outside: Literal["skip", "flag"] = "skip"
     "What becomes of spectra outside a model's footprint: left out, or done and flagged."
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    "Of matrix products; auto is the fastest that moves no index by 0.1 formal sigma."
+    precision: Literal["float32", "medium", "bfloat16", "auto"] = "float32"
+    "Of matrix products; auto is the fastest that moves no index by 0.1 formal errors."
     unproven: bool = False
     "Whether a model whose verdict is failed or missing may be used; the product says so."
 

@@ -10,6 +10,7 @@ from pipeline.stage import footprint_columns, grid_of, reading
 from storage.schema import Status
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
+from training.device import worker_device
 from training.frame import Batch, Frame, Mapper
 
 
@@ -58,7 +59,9 @@ class Held:
     def framed(self, frame: Frame, flux: np.ndarray, ivar: np.ndarray) -> Batch:
         """Spectra of the observed ones' wavelengths and redshifts on a frame."""
         z, ebv = (self.values(self.spectra, name) for name in ("z", "ebv"))
-        return _mapper(self._store, self._snapshot, self.spectra, frame).to(flux, ivar, z, ebv)
+        return _mapper(self._store, self._snapshot, self.spectra, frame).to(
+            flux, ivar, z, ebv, device=worker_device()
+        )
 
     def footprint(self) -> xr.Dataset:
         """What a footprint looks at."""

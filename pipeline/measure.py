@@ -18,6 +18,7 @@ from pipeline.stage import grid_of
 from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
 from training.apply import ROWS
 from training.checkpoint import Checkpoint
+from training.device import download, upload, worker_device
 
 VERSION = 1
 "Raised when the same flux gives other values: indices are stale then."
@@ -40,6 +41,8 @@ class Measure:
     names: tuple[str, ...]
     draws: int
     seed: int
+    precision: str = "float32"
+    "Of the product, as the card asks for it."
 
     @property
     def group(self) -> str:
@@ -62,10 +65,10 @@ class Measure:
         if (status == Status.DONE).any():
             found, kind = self._measured(held)
             done = status == Status.DONE
-            made["value"].values[done] = found.value.numpy()[done]
-            made["error"].values[done] = found.error.numpy()[done]
-            made["flag"].values[done] = found.flag.numpy()[done]
-            known = done[:, None] & np.isfinite(found.error.numpy())
+            made["value"].values[done] = download(found.value)[done]
+            made["error"].values[done] = download(found.error)[done]
+            made["flag"].values[done] = download(found.flag)[done]
+            known = done[:, None] & np.isfinite(download(found.error))
             made["error_kind"].values[known] = kind
         made["status"].values[:], made["reason_code"].values[:] = status, code
         return made
@@ -79,7 +82,7 @@ class Measure:
         ivar = held.values(held.spectra, "ivar") if observed else (flux != 0).astype("f4")
         if self.input.frame is None:
             grid, z = grid_of(held.survey, held.spectra), held.values(held.spectra, "z")
-            found = index.measure(grid.wavelength, flux, ivar, self.names, z=z)
+            found = index.measure(grid.wavelength, _there(flux), _there(ivar), self.names, z=z)
         else:
             frame = self.input.frame
             batch = held.batch(frame) if observed else held.framed(frame, flux, ivar)
@@ -177,12 +180,10 @@ def _ledger(held: Held, upstream: str) -> tuple[np.ndarray, np.ndarray]:
 def _on_product(model: Checkpoint, flux: np.ndarray, job: Measure, held: Held) -> Measured:
     """Indices of a denoised block; the error is the scatter over draws of the posterior."""
     wavelength, group = model.frame.grid.wavelength, job.input.group
-    found = index.measure(wavelength, flux, None, job.names)
+    found = index.measure(wavelength, _there(flux), None, job.names)
     if not held.has(group, "latent_cov"):
         return found
-    mean, cov = (
-        torch.from_numpy(held.values(group, name).copy()) for name in ("latent", "latent_cov")
-    )
+    mean, cov = (_there(held.values(group, name)) for name in ("latent", "latent_cov"))
     error = torch.full_like(found.error, torch.nan)
     for first in range(0, len(mean), ROWS):
         rows = slice(first, first + ROWS)
@@ -198,6 +199,11 @@ def _on_product(model: Checkpoint, flux: np.ndarray, job: Measure, held: Held) -
     return Measured(found.value, error, flag)
 
 
+def _there(values: np.ndarray) -> torch.Tensor:
+    """Values where this worker computes."""
+    return upload(torch.from_numpy(np.require(values, requirements="W")), worker_device())
+
+
 @torch.inference_mode()
 def posterior(
     model: Checkpoint, mean: torch.Tensor, cov: torch.Tensor, draws: int, random: torch.Generator
@@ -208,7 +214,11 @@ def posterior(
     """
     # float32 covariances of a converged fit may miss being positive by their rounding.
     ridge = 1e-7 * cov.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
-    factor = torch.linalg.cholesky(cov + ridge[:, None, None] * torch.eye(cov.shape[1]))
+    factor = torch.linalg.cholesky(
+        cov + ridge[:, None, None] * torch.eye(cov.shape[1], device=cov.device)
+    )
     # As many as a full batch takes, so that a row's draws do not depend on how many follow it.
-    noise = torch.randn(draws, ROWS, mean.shape[1], generator=random)[:, : len(mean)]
+    noise = torch.randn(draws, ROWS, mean.shape[1], generator=random)[:, : len(mean)].to(
+        mean.device
+    )
     return [model.model.decode(mean + torch.einsum("nij,nj->ni", factor, e)) for e in noise]

@@ -17,11 +17,12 @@ from pipeline.denoise import Denoise
 from pipeline.held import Held
 from pipeline.inputs import inputs
 from pipeline.measure import Measure
+from pipeline.precise import settled
 from pipeline.product import loaded
 from pipeline.stage import config_of, grid_of, require_ingested, target
 from pipeline.stale import Stale, Step
 from storage.store import Survey, exists
-from storage.writer import writing
+from storage.writer import Writer, writing
 from training.frame import named
 
 STAGES = ("denoise", "measure")
@@ -71,6 +72,7 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
         survey = Survey.open(card.store)
         steps = steps_of(card, survey, stages)
         stale.prepare(writer, card, steps, survey)
+        steps = _precise(card, steps, writer, client)
         survey = Survey.open(card.store)
         work = Pass(store=card.store, snapshot=survey.snapshot, config=config, steps=tuple(steps))
         groups = [step.group for step in steps]
@@ -128,15 +130,32 @@ def steps_of(card: Card, survey: Survey, stages: Collection[str]) -> list[Step]:
             names=card.measure.indices,
             draws=card.measure.draws,
             seed=card.run.seed,
+            precision=card.denoise.precision,
         )
         for given in inputs(card, survey, making)
     ]
     return [*products, *indices]
 
 
+def _precise(card: Card, steps: list[Step], writer: Writer, client: Client) -> list[Step]:
+    """The steps, with their precision where they have one."""
+    products = [step for step in steps if isinstance(step, Denoise)]
+    known = {
+        step.group: step
+        for step in settled(products, card.measure.indices, card.store, writer, client)
+    }
+    return [known.get(step.group, step) for step in steps]
+
+
 def _products(card: Card, config: str) -> list[Denoise]:
     plan = route.plan(card)
     return [
-        Denoise(config=config, plan=plan, chosen=chosen, outside=card.denoise.outside)
+        Denoise(
+            config=config,
+            plan=plan,
+            chosen=chosen,
+            outside=card.denoise.outside,
+            asked=card.denoise.precision,
+        )
         for chosen in plan.checkpoints
     ]

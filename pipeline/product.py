@@ -8,6 +8,7 @@ import xarray as xr
 from storage.schema import FLUX_UNIT, LEDGER, Field, template
 from training import checkpoint
 from training.checkpoint import Checkpoint
+from training.device import worker_device
 
 EXTRAPOLATED, ABOVE_CEILING, MISFIT = 1, 2, 4
 "Bits of a product's flag: outside the footprint, above the S/N ceiling, not the input's galaxy."
@@ -60,7 +61,7 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
 @lru_cache(maxsize=8)
 def loaded(path: str) -> Checkpoint:
     """A checkpoint, loaded once per process: the path names its digest."""
-    return checkpoint.load(path)
+    return checkpoint.load(path, worker_device())
 
 
 @lru_cache(maxsize=8)
@@ -69,7 +70,8 @@ def _outputs(path: str) -> dict[str, int]:
     model = loaded(path)
     pixels = model.frame.grid.size
     with torch.inference_mode():
-        said = model.model(torch.zeros(1, pixels), torch.ones(1, pixels), torch.zeros(1))
+        zeros = torch.zeros(1, pixels, device=model.device)
+        said = model.model(zeros, torch.ones_like(zeros), zeros[:, 0])
     size = 0 if said.latent is None else said.latent.shape[1]
     return {
         "sigma": int(said.sigma is not None),

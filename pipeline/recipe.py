@@ -36,6 +36,7 @@ def _of_product(step: Denoise) -> Recipe:
         # A checkpoint by its name, which has its digest in it: a run may be moved.
         "routes": [list(rule) for rule in zip(step.plan.where, _models(step.plan), strict=True)],
         "outside": step.outside,
+        "precision": step.asked,
         "version": denoise.VERSION,
     }
 
@@ -43,7 +44,8 @@ def _of_product(step: Denoise) -> Recipe:
 def _of_indices(step: Measure) -> Recipe:
     found: Recipe = {"indices": list(step.names), "version": measure.VERSION}
     if step.input.checkpoint:
-        found |= {"draws": step.draws, "seed": step.seed, "denoise": denoise.VERSION}
+        found |= {"draws": step.draws, "seed": step.seed}
+        found |= {"denoise": denoise.VERSION, "precision": step.precision}
     return found
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ ONE_S = 2.0
 
 class Interrupted(BaseException):
     """A signal asked the command to end; no Exception, so that nobody answers it on the way."""
+
+
+class _Abroad(Interrupted, KeyboardInterrupt):
+    """The same, for Ray, which lets no other exception out of its own loops."""
 
 
 @dataclass
@@ -107,7 +112,7 @@ def _answer(number: int, frame: FrameType | None) -> None:
     if _ear.at is None:
         _ear.at = now
         if not _ear.holding:
-            raise Interrupted(name)
+            raise (_Abroad if "ray" in sys.modules else Interrupted)(name)
         _ear.waiting = name
     elif now - _ear.at > ONE_S:
         signal.signal(number, signal.SIG_DFL)
@@ -127,8 +132,16 @@ def _explain(error: BaseException, name: str) -> None:
     if not name or isinstance(error, Interrupted):
         return
     # One that came when all was done leaves the exit status as it is.
-    if isinstance(error, SystemExit) and _ear.at is not None:
+    if isinstance(error, SystemExit) and _ear.at is not None and not _is_broken_off(error):
         return
     if isinstance(error, Exception):
         logger.warning("while it ended: %s", error)
     raise Interrupted(name) from error
+
+
+def _is_broken_off(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

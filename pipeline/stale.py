@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.card import Card
-from pipeline.denoise import Denoise
+from pipeline.denoise import Columns, Denoise
 from pipeline.index import Flag
 from pipeline.measure import Measure, indices, units
+from pipeline.precise import known
 from pipeline.product import EXTRAPOLATED, loaded, product
 from pipeline.recipe import BY_ROW, differences, recipe
 from pipeline.stage import origin
-from storage.schema import COLUMNS, Reason, Status
+from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import Writer
 
@@ -28,24 +28,6 @@ _ROUTED = (
     Reason.ROUTED_NOWHERE,
     Reason.ROUTED_ELSEWHERE,
 )
-
-
-class Columns(Protocol):
-    """Where columns are read: a survey, or a transaction on it."""
-
-    def __contains__(self, group: str) -> bool: ...
-
-    def attrs(self, group: str) -> dict[str, Any]:
-        """Attributes of a group."""
-        ...
-
-    def rows(self, group: str) -> int:
-        """Rows of a group."""
-        ...
-
-    def read_column(self, group: str, name: str) -> np.ndarray:
-        """A column, as an array."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +105,7 @@ def _rows(step: Step, there: Columns) -> int:
 
 def _moved(step: Denoise, there: Columns) -> NDArray[np.bool_]:
     """Rows that the rules now give to the model and did not, or the other way round."""
-    _, code, _ = _ruled(step, there)
+    _, code, _ = step.routed(there)
     was = there.read_column(step.group, "reason_code")
     done = there.read_column(step.group, "status") != Status.PENDING
     moved = np.isin(was, _ROUTED) != (code != Reason.NONE)
@@ -133,16 +115,9 @@ def _moved(step: Denoise, there: Columns) -> NDArray[np.bool_]:
     return np.asarray(done & moved)
 
 
-def _ruled(step: Denoise, there: Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    spectra = f"spectra/{step.config}"
-    names = {"status", "object_type", *step.plan.columns(COLUMNS)}
-    columns = {name: there.read_column(spectra, name) for name in sorted(names)}
-    return step.plan.ledger(columns, there.rows(spectra), step.chosen)
-
-
 def _reroute(writer: Writer, step: Denoise, steps: Sequence[Step]) -> None:
     """Rows that changed hands are pending; the others are told their rule anew."""
-    _, code, number = _ruled(step, writer)
+    _, code, number = step.routed(writer)
     moved = _moved(step, writer)
     ledger = {n: writer.read_column(step.group, n) for n in ("reason_code", "reason", "status")}
     told = ~moved & (code != Reason.NONE) & (ledger["status"] != Status.PENDING)
@@ -184,6 +159,7 @@ def _room_for_product(writer: Writer, card: Card, step: Denoise, survey: Survey)
         "grid": model.frame.grid.model_dump(mode="json"),
         "input": spectra,
         "input_snapshot": survey.snapshot,
+        **known(step),
         **origin(card),
     }
     writer.create_group(step.group, product(rows, model), about)

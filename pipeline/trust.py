@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.device import download
+
 BAND = 50
 "Pixels of a band: noise averages down in it, and a wrong continuum or a missing line does not."
 LIMIT = 2.0
@@ -33,4 +35,4 @@ def misfit(x: Tensor, weight: Tensor, flux: Tensor) -> NDArray[np.float32]:
     )
     known = power > 0
     chi2 = torch.where(known, pull.square() / power.clamp(min=1e-30), 0.0)
-    return (chi2.sum(dim=1) / known.sum(dim=1)).float().numpy()
+    return download((chi2.sum(dim=1) / known.sum(dim=1)).float())

@@ -62,6 +62,11 @@ class Writer:
         self._claims: set[tuple[str, int]] = set()
 
     @property
+    def snapshot(self) -> str:
+        """The version that this transaction goes on from."""
+        return str(self._session.snapshot_id)
+
+    @property
     def _root(self) -> zarr.Group:
         return zarr.open_group(self._session.store, mode="r+")
 

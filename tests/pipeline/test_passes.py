@@ -1,6 +1,6 @@
 """A pass: denoise and measure over one reading of the survey, and only of what is stale."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,15 @@ import xarray as xr
 from distributed import Client
 
 from pipeline import product as products
-from pipeline import stage
+from pipeline import reprocess, stage
 from pipeline.card import Card
 from pipeline.passes import is_done, look, run
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import writing
 from tests.pipeline.scene import SPECTRA, card_of, factors, ingested, save
+from tests.pipeline.stores import FRAME
+from training.recipe import ModelCard
 
 pytestmark = pytest.mark.cluster
 
@@ -146,20 +148,48 @@ def test_a_damaged_chunk_takes_its_rows_alone_and_they_come_back(
     tmp_path: Path, client: Client
 ) -> None:
     card = survey_in(tmp_path)
-    whole = tmp_path / "survey.icechunk"
-    bad = _flip_a_chunk(whole)
+    mend = _flip(tmp_path / "survey.icechunk")
+    tallies = run(card, client)
+    for name, ds in groups(card).items():
+        assert (ds["status"] == Status.QUARANTINED).all(), name
+        assert (ds["reason_code"] == Reason.STORE_DAMAGED).all(), name
+    assert {tally.rows[Status.QUARANTINED] for tally in tallies.values()} == {N}
+    assert is_done(card)
+    mend()
+    stage.reading.cache_clear()
+    client.restart()
+    assert reprocess.retry(card) == N
     run(card, client)
-    for ds in groups(card).values():
-        codes = ds["reason_code"].to_numpy()
-        if (codes == Reason.STORE_DAMAGED).any():
-            assert (ds["status"].to_numpy()[codes == Reason.STORE_DAMAGED] == 2).all()
-    assert bad
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    anew = survey_in(fresh)
+    run(anew, client)
+    assert_same(groups(card), groups(anew))
 
 
-def _flip_a_chunk(store: Path) -> Path:
-    """One byte of the largest chunk file of a store."""
+def _flip(store: Path) -> Callable[[], None]:
+    """Change one byte of the flux, the largest chunk; gives the way back."""
     chunk = max((store / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
-    content = bytearray(chunk.read_bytes())
-    content[len(content) // 2] ^= 1
-    chunk.write_bytes(content)
-    return chunk
+    sound = chunk.read_bytes()
+    middle = len(sound) // 2
+    chunk.write_bytes(sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :])
+
+    def mend() -> None:
+        chunk.write_bytes(sound)
+
+    return mend
+
+
+def test_precision_is_chosen_once_on_the_survey_and_kept(tmp_path: Path, client: Client) -> None:
+    ingested(tmp_path, N)
+    made = ModelCard(model="dense", options={"widths": [FRAME.grid.size, 8, FRAME.grid.size]})
+    save(tmp_path, "net", (made, made.build(FRAME.grid.size)))
+    card = card_of(tmp_path, {"model": "net"}, denoise={"precision": "auto"})
+    run(card, client, ["denoise"])
+    (group,) = (name for name in groups(card) if name.startswith("denoised"))
+    about = Survey.open(card.store).attrs(group)
+    assert about["precision_asked"] == "auto"
+    assert about["precision"] in ("float32", "medium", "bfloat16")
+    assert about["precision_rows"] > 0
+    plain = card_of(tmp_path, {"model": "net"})
+    assert look(plain, ["denoise"])[0].why == ("precision: auto -> float32",)
