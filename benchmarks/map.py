@@ -138,7 +138,7 @@ def serially(card: Card) -> tuple[Clock, int]:
         work = passes.Pass(
             store=card.store, snapshot=survey.snapshot, config=CONFIG, steps=tuple(steps)
         )
-        where = target(card, writer, [s.group for s in steps], GRID.size, 8 + 4 * len(steps))
+        where = target(card, writer, [s.group for s in steps], GRID.size, 10)
         todo = blocks.pending(where)[: SERIAL_BLOCKS + 1]
         for number, block in enumerate(todo):
             # The first one pays for what is loaded once.

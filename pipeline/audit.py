@@ -3,22 +3,25 @@
 It holds 17 bytes a row: a hash of the observation, the object and its side.
 """
 
-import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline.arrivals import Folder
 from pipeline.chunks import Finding
+from storage.files import regular
+from storage.names import resolve
+from storage.reader import Format
 from storage.schema import Split, Status, summary
 
 NEEDED = ("observation", "survey", "object_id", "split", "status")
 MOST = 20
 "Findings of one kind, after which they are counted only."
-_READ_BYTES = 1 << 20
 
 Columns = Mapping[str, np.ndarray]
 
@@ -123,36 +126,60 @@ def empties(
             yield Finding(group=group, what=said, rows=(int(rows[0]), int(rows[-1]) + 1))
 
 
+def folder(group: str, attrs: Mapping[str, Any], root: str) -> Folder:
+    """The files that a group was read from, as its reader sees them.
+
+    Raises
+    ------
+    ValueError
+        When that reader is not there any more, or not with those options.
+    """
+    module = resolve("storage.readers", str(attrs.get("reader")))
+    return Folder(module.build(**attrs.get("options", {})), root, group.split("/")[1])
+
+
 def files(
-    group: str, columns: Columns, first: int, root: Path, pool: Executor
+    group: str, columns: Columns, first: int, folder: Folder, pool: Executor
 ) -> Iterator[Finding]:
-    """Source files that are gone, or whose bytes are not those that were read."""
+    """Source files that are gone, or whose bytes, or those of files beside them, are others."""
     if not {"source", "digest"} <= columns.keys():
         return
     named = np.flatnonzero((columns["source"] != "") & (columns["digest"] != ""))
     wanted: dict[str, int] = {}
     for row in named.tolist():
         wanted.setdefault(str(columns["source"][row]), row)
-    paths = [root / source for source in wanted]
-    for (source, row), found in zip(wanted.items(), pool.map(_digest, paths), strict=True):
+    digests = pool.map(partial(_digest, folder), wanted)
+    for (source, row), found in zip(wanted.items(), digests, strict=True):
         if found == columns["digest"][row]:
             continue
         if found.startswith("!"):
             what = f"{source} (row {first + row}) {found[1:]}"
         else:
-            what = f"{source} (row {first + row}) has changed since it was read; ingest again"
+            what = f"{source} (row {first + row}) has changed since it was read"
+            what += f"{_others(folder, source)}; ingest again"
         yield Finding(group=group, what=what)
 
 
-def _digest(path: Path) -> str:
-    """blake2b-128 of the file's bytes, hex; or, after a '!', why there is none."""
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(folder: Folder, source: str) -> str:
+    """That of a file and those beside it; or, after a '!', why there is none."""
+    path = os.path.join(folder.root, source)  # noqa: PTH118 - a path is text here
     try:
-        with path.open("rb") as file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
+        regular(path)
+        with open(path, "rb"):  # noqa: PTH123
+            pass
+        return folder.digest(path) or "!cannot be read"
     except FileNotFoundError:
         return "!is gone; put it back"
     except OSError as error:
-        return f"!cannot be read ({error.strerror})"
-    return digest.hexdigest()
+        return f"!cannot be read ({error.strerror or error})"
+
+
+def _others(folder: Folder, source: str) -> str:
+    """What else it may be that has changed."""
+    path = os.path.join(folder.root, source)  # noqa: PTH118
+    beside = [os.path.relpath(other, folder.root) for other in folder.files(path)[1:]]
+    if beside:
+        return f", or {', '.join(beside)} has"
+    # Where redshifts were, there may be none any more.
+    alone = getattr(type(folder.reader), "beside", None) is Format.beside
+    return "" if alone else ", or a file beside it is gone"

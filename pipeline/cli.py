@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipeline import card as cards
-from pipeline import signals, stages, stores, submit
+from pipeline import signals, stages, stores, submit, upkeep
 from pipeline.stores import out
 from pipeline.submit import CardArgument, SetOption
 from storage.lease import LeaseError
@@ -21,6 +21,8 @@ from storage.store import Survey
 from storage.writer import WriteError
 
 OK, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4
+SHOWN = 20
+"Reasons that are printed."
 
 app = typer.Typer(
     add_completion=False,
@@ -79,7 +81,7 @@ def run(card: CardArgument, settings: SetOption = None) -> None:
     loaded = cards.load(card, settings or [])
     stages.require_models(loaded)
     with stages.Machine(loaded) as machine:
-        for name in stages.ORDER:
+        for name in stages.RUN:
             if stages.applies(name, loaded):
                 _say(name, stages.stage(name, loaded, machine))
     from pipeline.report import table
@@ -101,6 +103,7 @@ def init(folder: Annotated[str, typer.Argument(metavar="DIR")]) -> None:
 
 
 submit.register(app)
+upkeep.register(app)
 stores.register(app)
 
 
@@ -120,20 +123,31 @@ def _say(name: str, text: str) -> None:
 
 
 def _quarantined(card: cards.Card) -> int:
-    """Exit status 1, and the reasons, when any input was quarantined."""
+    """Exit status 1, and the reasons, when any spectrum was quarantined, at ingest or later."""
     from pipeline.stage import config_of
     from storage.store import exists
 
-    group = f"spectra/{config_of(card)}"
-    if not exists(card.store) or group not in (survey := Survey.open(card.store)):
+    config, found = config_of(card), OK
+    if not exists(card.store):
         return OK
+    survey = Survey.open(card.store)
+    for group in survey.groups():
+        if group.split("/")[1] == config and group.split("/")[0] in ("spectra", "denoised"):
+            found = max(found, _told(survey, group))
+    return found
+
+
+def _told(survey: Survey, group: str) -> int:
     ds = survey.dataset(group)
     rows = (ds["status"] == Status.QUARANTINED).to_numpy().nonzero()[0]
     if not len(rows):
         return OK
-    for text in ds["reason"].to_numpy()[rows[:20]]:
+    for text in dict.fromkeys(ds["reason"].to_numpy()[rows[:SHOWN]]):
         out.print(f"quarantined: {text}", highlight=False)
-    out.print(f"{len(rows)} quarantined; `specmill query {card.store} 'status == 2'` lists them")
+    lists = f"`specmill query {survey.path} 'status == 2'` lists them"
+    again = "`specmill reprocess CARD --retry` tries them again"
+    what = lists if group.startswith("spectra/") else again
+    out.print(f"{len(rows)} quarantined in {group}; {what}", highlight=False)
     return QUARANTINED
 
 

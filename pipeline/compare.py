@@ -36,7 +36,7 @@ class Comparison:
     worst: pd.DataFrame
     "The rows that differ most, the worst first."
     rows: pd.DataFrame
-    "One row an index: in both, only in A, only in B."
+    "One row an index: spectra that both measured, only A, only B."
 
 
 def side(text: str, other: str = "") -> Side:
@@ -79,7 +79,7 @@ def compare(a: Side, b: Side, config: str | None = None, worst: int = 10) -> Com
     )
     shared = both[one & two].copy()
     shared["difference"] = (shared["value_a"] - shared["value_b"]) / shared["sigma_a"]
-    snr = pd.cut(shared["snr_g_a"], SNR, right=False).astype(str)
+    snr = pd.cut(shared["snr_g_a"], SNR, right=False)
     parts = [_bins(shared, snr, "snr_g"), _bins(shared, shared["class_a"], "class")]
     order = shared["difference"].abs().sort_values(ascending=False, kind="stable").index[:worst]
     shown = [
@@ -95,7 +95,7 @@ def compare(a: Side, b: Side, config: str | None = None, worst: int = 10) -> Com
     return Comparison(
         bins=pd.concat(parts, ignore_index=True),
         worst=shared.loc[order, shown].reset_index(drop=True),
-        rows=rows.groupby("index")[["both", "a", "b"]].sum().reset_index(),
+        rows=rows.groupby("index")[["both", "only A", "only B"]].sum().reset_index(),
     )
 
 
@@ -175,5 +175,6 @@ def _bins(shared: pd.DataFrame, key: pd.Series, by: str) -> pd.DataFrame:
         scatter=lambda d: (d.quantile(0.84) - d.quantile(0.16)) / 2,
         far=lambda d: float((d.abs() > FAR).mean()),
     ).reset_index()
+    table["bin"] = table["bin"].astype(str)
     table.insert(1, "by", by)
     return table

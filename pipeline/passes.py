@@ -77,7 +77,9 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
         work = Pass(store=card.store, snapshot=survey.snapshot, config=config, steps=tuple(steps))
         groups = [step.group for step in steps]
         pixels = grid_of(survey, f"spectra/{config}").size
-        where = target(card, writer, groups, pixels, arrays=8 + 4 * len(groups))
+        # Flux and sigma of each product, beside what is read and framed.
+        products = sum(isinstance(step, Denoise) for step in steps)
+        where = target(card, writer, groups, pixels, arrays=8 + 2 * products)
         tallies = blocks.run(work, target=where, client=client)
     rates.note(card, stages, max(tally.computed for tally in tallies.values()), tallies)
     return tallies

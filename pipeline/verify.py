@@ -15,6 +15,7 @@ import zarr
 
 from deploy.job import cores
 from pipeline import audit, chunks, ledger
+from pipeline.arrivals import Folder
 from pipeline.audit import Audit
 from pipeline.chunks import CURE, LOST, Finding, Lost, Opened
 from storage import schema
@@ -158,6 +159,9 @@ def _group(part: Part, whole: Audit, pool: Executor, root: str | None) -> Iterat
         if "spectrum" not in chunks.axes(array):
             found = chunks.read(array, part.group, slice(0, part.rows))
             yield from [found] if isinstance(found, Lost) else []
+    folder = _folder(part, root)
+    if isinstance(folder, Finding):
+        yield folder
     for first in range(0, part.rows, COLUMN_ROWS):
         rows = slice(first, min(first + COLUMN_ROWS, part.rows))
         columns, lost = _read(part, rows, wide=False)
@@ -171,9 +175,20 @@ def _group(part: Part, whole: Audit, pool: Executor, root: str | None) -> Iterat
         if part.group.startswith("spectra/"):
             whole.add(part.group, columns, rows.stop - first)
             yield from audit.empties(part.group, columns, first, part.attrs)
-            if root is not None:
-                yield from audit.files(part.group, columns, first, Path(root), pool)
+            if isinstance(folder, Folder):
+                yield from audit.files(part.group, columns, first, folder, pool)
         yield from _blocks(part, columns, rows, pool, sound)
+
+
+def _folder(part: Part, root: str | None) -> Folder | Finding | None:
+    """The files of a group of spectra, where they are asked for; or why they are not checked."""
+    if root is None or not part.group.startswith("spectra/"):
+        return None
+    try:
+        return audit.folder(part.group, part.attrs, root)
+    except (ValueError, TypeError, ImportError) as error:
+        said = " ".join(str(error).split())
+        return Finding(group=part.group, what=f"its files cannot be checked: {said}")
 
 
 def _attrs(part: Part) -> Iterator[Finding]:

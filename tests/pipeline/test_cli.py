@@ -184,7 +184,7 @@ def test_quarantined_inputs_are_1_and_are_printed(card: Path, tmp_path: Path) ->
     said = specmill(tmp_path, "ingest", str(card))
     assert said.returncode == QUARANTINED, said.stderr
     assert f"quarantined: {first.name}" in said.stdout.replace(f"{first.parent.name}/", "")
-    assert "1 quarantined; `specmill query" in said.stdout
+    assert "1 quarantined in spectra/sdss; `specmill query" in said.stdout
     store = str(tmp_path / "survey.icechunk")
     assert Survey.open(store).rows(SPECTRA) == 3
     again = specmill(tmp_path, "ingest", str(card))

@@ -36,7 +36,7 @@ def test_a_run_does_not_differ_from_itself(store: str) -> None:
     found = compare(side(f"{store}:raw@fs"), side("raw@fs", other=f"{store}:raw@fs"))
     assert (found.bins["median"] == 0).all()
     assert (found.bins["far"] == 0).all()
-    assert (found.rows[["a", "b"]] == 0).all(axis=None)
+    assert (found.rows[["only A", "only B"]] == 0).all(axis=None)
     assert set(found.bins["by"]) == {"snr_g", "class"}
 
 

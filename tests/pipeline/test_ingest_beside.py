@@ -13,6 +13,7 @@ from distributed import Client
 from pipeline import ingest
 from pipeline.card import Card
 from pipeline.plan import Plan
+from pipeline.verify import verify
 from storage import files
 from storage.border import NO_REDSHIFT
 from storage.schema import Reason, Status
@@ -36,6 +37,7 @@ def settled(card: Card, client: Client, plan: Plan) -> xr.Dataset:
     assert str(ingest.plan(card)) == str(plan)
     ingest.ingest(card, client)
     assert ingest.is_done(card)
+    assert not list(verify(card.store, root=card.survey.root))
     return spectra(card)
 
 
@@ -66,6 +68,8 @@ def test_a_changed_redrock_file_brings_its_redshifts_alone(desi: Card, client: C
     np.testing.assert_allclose(before["z"][own], [0.1, 0.2, 0.3, 0.4])
     desi_mock.redrock(Path(desi.survey.root), redshifts(Z=np.full(N, 0.7)))
     assert not ingest.is_done(desi)
+    (said,) = verify(desi.store, root=desi.survey.root)
+    assert "redrock-main-dark-9.fits has; ingest again" in said.what
     now = settled(desi, client, Plan(changed=N, names=[desi_mock.NAME]))
     assert (now["z"][own] == 0.7).all()
     assert (now["digest"][own] != before["digest"][own]).all()
@@ -134,6 +138,7 @@ def test_a_redrock_file_that_is_repaired_frees_its_rows(desi: Card, client: Clie
     assert np.isfinite(now["z"][own]).all()
 
 
+@pytest.mark.slow
 def test_results_of_weave_that_come_late_change_or_go_are_noticed(
     tmp_path: Path, client: Client
 ) -> None:

@@ -222,4 +222,4 @@ def test_the_exit_status_tells_how_it_ended(files: Path, tmp_path: Path) -> None
     assert specmill(folder, "status", store_of(folder)).returncode == OK
     assert specmill(folder, "ingest", "nowhere.toml").returncode == USAGE
     Path(f"{store_of(folder)}.lease").write_text("{}")
-    assert specmill(folder, "migrate", store_of(folder)).returncode == FAILED
+    assert specmill(folder, "expire", store_of(folder)).returncode == FAILED
