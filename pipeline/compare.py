@@ -75,7 +75,12 @@ def compare(a: Side, b: Side, config: str | None = None, worst: int = 10) -> Com
     if not (one & two).any():
         raise ValueError(f"nothing was measured in both {a} and {b}")
     rows = pd.DataFrame(
-        {"index": both["index"], "both": one & two, "a": one & ~two, "b": two & ~one}
+        {
+            "index": both["index"],
+            "both": one & two,
+            "only A": one & ~two,
+            "only B": two & ~one,
+        }
     )
     shared = both[one & two].copy()
     shared["difference"] = (shared["value_a"] - shared["value_b"]) / shared["sigma_a"]

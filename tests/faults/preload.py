@@ -1,23 +1,41 @@
 """What every process of a trial begins with: imported once, then forked."""
 
 import ctypes
-import multiprocessing
-from multiprocessing import forkserver
+import importlib
 
 import dask
 import torch
 
+_MODULES = (
+    "deploy.backends.local",
+    "deploy.backends.scheduler",
+    "distributed.cli.dask_scheduler",
+    "distributed.cli.dask_worker",
+    "pipeline.cli",
+    "pipeline.ingest",
+    "pipeline.measure",
+    "pipeline.passes",
+    "pipeline.reprocess",
+    "storage.readers.sdss",
+    "tests.faults.trouble",
+)
+_VERSION_3, _OVERRIDES = 0x20080522, 0b110
+"Of capset(2): CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which root writes where none may."
+
+
+def _obey_modes() -> None:
+    """Have root refused by a read-only folder, as everybody else is."""
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) == 0:
+        for at in range(3):
+            sets[at] &= ~_OVERRIDES
+        libc.capset(header, sets)
+
+
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 torch.set_num_threads(1)
-
-import distributed.cli.dask_scheduler  # noqa: E402
-import distributed.cli.dask_worker  # noqa: E402, F401
-
-import pipeline.cli  # noqa: E402
-import pipeline.measure  # noqa: E402
-import pipeline.passes  # noqa: E402
-import pipeline.reprocess  # noqa: E402
-import pipeline.ingest  # noqa: E402
-import deploy.backends.local  # noqa: E402
-import deploy.backends.scheduler  # noqa: E402
-import storage.readers.sdss  # noqa: E402, F401
-import tests.faults.trouble  # noqa: E402, F401
+for _name in _MODULES:
+    importlib.import_module(_name)
+_obey_modes()
