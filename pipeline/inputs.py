@@ -30,8 +30,12 @@ class Input:
     "Folder of the checkpoint that made it."
 
 
-def inputs(card: Card, survey: Survey, making: Container[str] = ()) -> list[Input]:
+def inputs(
+    card: Card, survey: Survey, plan: route.Plan | None = None, making: Container[str] = ()
+) -> list[Input]:
     """What the card wants measured, of what the survey holds, or of products in the making.
+
+    plan : the routes; the card's when None.
 
     Raises
     ------
@@ -49,7 +53,9 @@ def inputs(card: Card, survey: Survey, making: Container[str] = ()) -> list[Inpu
     found = []
     for name in card.measure.inputs:
         if name == "denoised":
-            found += [_product(survey, config, c, making) for c in route.plan(card).checkpoints]
+            found += [
+                _product(survey, config, c, making) for c in (plan or route.plan(card)).checkpoints
+            ]
         elif name not in known:
             raise ValueError(f"measure.inputs: no {name!r} (there: {', '.join(known)}, denoised)")
         # A real survey has no truth; a card may ask for it all the same.

@@ -118,10 +118,12 @@ def require_ready(card: Card, stages: Collection[str]) -> None:
             loaded(chosen.path).require_frame(named(card.frame.name))
 
 
-def steps_of(card: Card, survey: Survey, stages: Collection[str]) -> list[Step]:
-    """The groups of some stages, products first."""
+def steps_of(
+    card: Card, survey: Survey, stages: Collection[str], plan: route.Plan | None = None
+) -> list[Step]:
+    """The groups of some stages, products first; plan: the routes, the card's when None."""
     config = config_of(card)
-    products = _products(card, config) if "denoise" in stages else []
+    products = _products(card, config, plan or route.plan(card)) if "denoise" in stages else []
     if "measure" not in stages:
         return list(products)
     making = {step.group for step in products}
@@ -134,7 +136,7 @@ def steps_of(card: Card, survey: Survey, stages: Collection[str]) -> list[Step]:
             seed=card.run.seed,
             precision=card.denoise.precision,
         )
-        for given in inputs(card, survey, making)
+        for given in inputs(card, survey, plan, making)
     ]
     return [*products, *indices]
 
@@ -149,8 +151,7 @@ def _precise(card: Card, steps: list[Step], writer: Writer, client: Client) -> l
     return [known.get(step.group, step) for step in steps]
 
 
-def _products(card: Card, config: str) -> list[Denoise]:
-    plan = route.plan(card)
+def _products(card: Card, config: str, plan: route.Plan) -> list[Denoise]:
     return [
         Denoise(
             config=config,

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from pipeline import card as cards
-from pipeline.stores import out
+from pipeline.stores import FAILED, StoreArgument, out
 
 CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
 SideArgument = Annotated[str, typer.Argument(help="STORE[@VERSION]:INPUT, or INPUT of the other.")]
@@ -57,9 +57,40 @@ def compare(
         out.print(_table(table))
 
 
+def release(
+    card: CardArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The release's name.")],
+) -> None:
+    """Tag a card's finished store as a release: inputs, models and products together."""
+    from pipeline import release as releasing
+
+    out.print(f"{name}: {releasing.publish(cards.load(card), name)}", highlight=False)
+
+
+def rederive(
+    store: StoreArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A release.")],
+    checkpoints: Annotated[str, typer.Option(help="Where its checkpoints are now.")] = "",
+    rows: Annotated[int | None, typer.Option(help="The first so many rows only.")] = None,
+) -> None:
+    """Make the products of a release again and hold them against it, bit by bit."""
+    from pipeline import release as releasing
+    from pipeline.stages import Machine
+
+    with Machine(releasing.card_of(store, name)) as machine:
+        found = releasing.prove(store, name, machine.client(), checkpoints, rows)
+    if found.machine:
+        out.print(f"another kind of machine: {found.machine}", highlight=False)
+    for array, count in sorted(found.different.items()):
+        out.print(f"{array}: {count} rows differ", highlight=False)
+    word = "differ" if found.different else "equal to the bit"
+    out.print(f"{found.rows} rows of {found.arrays} arrays: {word}", highlight=False)
+    raise typer.Exit(FAILED if found.different else 0)
+
+
 def register(app: typer.Typer) -> None:
     """Give the verbs to the command."""
-    for verb in (reprocess, compare):
+    for verb in (reprocess, compare, release, rederive):
         app.command()(verb)
 
 

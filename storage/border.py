@@ -20,8 +20,9 @@ Z_RANGE = (-0.02, 10.0)
 MOST_FLUX = 1e10
 """House units: three times Sirius in the blue. No survey has more, while a damaged exponent, or
 bytes that are no numbers, mostly give more."""
-MOST_IVAR = 1e20
-"House units: an error of 1e-27 erg s-1 cm-2 A-1, a million times less than the deepest spectra."
+MOST_IVAR = 1e16
+"""House units: an error of 1e-25 erg s-1 cm-2 A-1, thousands of times less than in the deepest
+spectra; one flipped bit, the highest of the exponent, mostly gives more."""
 MOST = {"flux": MOST_FLUX, "ivar": MOST_IVAR, "model": MOST_FLUX}
 "Of the pixels of each variable."
 EBV_RANGE = (-1.0, 1000.0)

@@ -191,6 +191,7 @@ def layout(
     # Sizes are true from here on: astropy believes them, and would fill the memory.
     kept: dict[str, tuple[Any, int]] = {}
     for number, (form, at) in enumerate(zip(forms, ends[:-1], strict=True), start=1):
+        fits_blocks.require_dims(found.get((b"TDIM", number), ""), form, number)
         title = found.get((b"TTYPE", number), "").upper()
         if title not in columns:
             continue

@@ -1,7 +1,11 @@
 """Blocks of a FITS file: what fills the last one of an HDU, and what may stand behind all HDUs."""
 
+import re
+from math import prod
+
 BLOCK, CARD = 2880, 80
 "Bytes of a block, and of a card of a header."
+_DIMS = re.compile(r"\( *[0-9]{1,9} *(?:, *[0-9]{1,9} *)*\)")
 _PRINTABLE = bytes(range(0x20, 0x7F))
 
 
@@ -75,3 +79,26 @@ def require_end(behind: bytes, number: int) -> None:
             f"HDU {number} is followed by bytes that are no extension: {behind[:9]!r}, expected "
             "b'XTENSION=' or nothing"
         )
+
+
+def require_dims(dims: str, form: re.Match[str] | None, number: int) -> None:
+    """Refuse a column whose TDIM says more, or less, than its TFORM has: rows would be torn.
+
+    Parameters
+    ----------
+    dims : str
+        TDIM; empty without one.
+    form : re.Match
+        TFORM: its number, and its letter.
+
+    Raises
+    ------
+    FitsError
+        Less is good FITS, but no survey has it, and astropy then reads other bytes.
+    """
+    # A column of arrays in the heap has one array a row, of any length.
+    if form is None or not _DIMS.fullmatch(dims) or form[2] in "PQ":
+        return
+    found, expected = prod(map(int, dims.strip("( )").split(","))), int(form[1] or 1)
+    if found != expected:
+        raise FitsError(f"TDIM{number} is {dims}, {found} values, where TFORM says {expected}")

@@ -26,6 +26,7 @@ from storage.fits_blocks import (
     require_header,
     require_padding,
 )
+from storage.fits_tiles import require_tiles, tile_of, tiled_rows
 from storage.fits_write import primary
 
 _END = b"END".ljust(CARD)
@@ -88,7 +89,7 @@ def scan(path: str) -> tuple[Hdu, ...]:
             if last > end:
                 raise FitsError(f"truncated: HDU {number} ends at byte {last}, the file at {end}")
             file.seek(last)
-            _require_fields(hdu)
+            _require_table(hdu)
             require_padding(file.read(padded(last) - last), hdu.header, number)
         file.seek(padded(last))
         require_end(file.read(BLOCK), number)
@@ -96,11 +97,14 @@ def scan(path: str) -> tuple[Hdu, ...]:
     return found
 
 
-def _require_fields(hdu: Hdu) -> None:
+def _require_table(hdu: Hdu) -> None:
+    """Refuse a table of too many columns, and an image that has not a row for each of its tiles."""
     # astropy counts columns for seconds, whatever their number.
     fields = _integer(hdu.header, "TFIELDS") if hdu.kind == "BINTABLE" else 0
     if not 0 <= fields <= fits.MOST_COLUMNS:
         raise FitsError(f"{hdu.name}: TFIELDS is {fields}, expected 0 to {fits.MOST_COLUMNS}")
+    if hdu.compressed:
+        require_tiles(hdu.header, hdu.image, hdu.shape[0], hdu.name)
 
 
 def headers(file: IO[bytes], end: int = _MOST_FILE) -> Iterator[Hdu]:
@@ -278,9 +282,7 @@ def _scaled(stored: NDArray[Any], hdu: Hdu) -> NDArray[Any]:
 
 
 def _from_tiles(path: str, hdu: Hdu, first: int, last: int) -> NDArray[Any]:
-    from storage.fits_tiles import tiled_rows
-
-    tile = [int(hdu.value(f"ZTILE{n}") or 1) for n in range(1, len(hdu.image) + 1)]
+    tile = tile_of(hdu.header, hdu.image)
     if min(tile) < 1 or 8 * prod(tile) > _MOST_TILE:
         raise FitsError(f"{hdu.name}: compressed in tiles of {tile} pixels, too many to unpack")
     return tiled_rows(_alone(path, hdu), first, last, hdu.name)

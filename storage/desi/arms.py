@@ -97,6 +97,9 @@ def _arm(path: str, parts: dict[str, Hdu], grid: Grid, rows: int) -> Arm:
         if (_is_integer(hdu)) != (part == "MASK"):
             kind = "whole numbers" if part == "MASK" else "floats"
             raise FitsError(f"{hdu.name} has BITPIX {_bitpix(hdu)}, expected {kind}")
+    if _bitpix(flux) != _bitpix(parts["IVAR"]):
+        both = f"{_bitpix(flux)} and {_bitpix(parts['IVAR'])}"
+        raise FitsError(f"{flux.name} and {parts['IVAR'].name} have BITPIX {both}, not the same")
     scale = flux_scale(flux.value("BUNIT"), flux.name)
     return Arm(
         first=_first(path, wave, grid),

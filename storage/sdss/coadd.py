@@ -121,13 +121,19 @@ def first_pixel(loglam: NDArray[Any], grid: Grid) -> int:
     return start
 
 
+def is_even(loglam: NDArray[Any], grid: Grid) -> bool:
+    """Whether a spectrum has the steps of the grid, wherever it begins."""
+    pixel = loglam.astype(np.float64) / grid.step - np.arange(loglam.size)
+    return bool(np.ptp(pixel) <= 2 * _OFF_GRID)
+
+
 def _pixels(coadd: fits.Rows) -> Values:
     flux, ivar, mask = measured(coadd, "AND_MASK", sdss_format.BAD)
     if not ivar.any():
         raise no_data(coadd)
     model = column(coadd, "MODEL")
     model = np.where(np.isfinite(model), model, 0)
-    _refuse_beyond("model", model)
+    refuse_beyond("model", model)
     return {
         "flux": flux,
         "ivar": ivar,
@@ -156,11 +162,18 @@ def measured(rows: fits.Rows, bits: str, bad: np.uint32) -> tuple[NDArray[Any], 
     good = finite & (ivar > 0) & ((mask & bad) == 0)
     flux, ivar = np.where(good, flux, 0), np.where(good, ivar, 0)
     for name, values in (("flux", flux), ("ivar", ivar)):
-        _refuse_beyond(name, values)
+        refuse_beyond(name, values)
     return flux, ivar, mask
 
 
-def _refuse_beyond(name: str, values: NDArray[Any]) -> None:
+def refuse_beyond(name: str, values: NDArray[Any]) -> None:
+    """Refuse a variable with an absurd value.
+
+    Raises
+    ------
+    RefusedError
+        Says in how many pixels.
+    """
     if count := int(beyond(name, values)):
         raise RefusedError(Reason.ABSURD, too_large(name, count))
 

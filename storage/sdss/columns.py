@@ -28,6 +28,8 @@ WANTED = frozenset(
 )
 "Columns to read."
 
+MJD_RANGE = (10_000, 100_000)
+"Dates of five digits, as in the names of files: 1886 to 2132."
 _IDS = ("BESTOBJID", "OBJID", "SDSS_ID", "SDSSID", "CATALOGID")
 
 
@@ -47,6 +49,15 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
         found = fits.value(header, card or name)
         return default if found is None else float(found)
 
+    def whole(name: str, card: str = "") -> int:
+        found = number(name, card)
+        if name in catalog and row[name].dtype.kind not in "iu":
+            raise RefusedError(
+                Reason.UNREADABLE,
+                f"{name} is {row[name].dtype}, expected a whole number; fetch the file again",
+            )
+        return int(found)
+
     def text(name: str) -> str:
         found = row[name] if name in catalog else b""
         return found.decode("ascii", "replace").strip() if isinstance(found, bytes) else ""
@@ -60,17 +71,17 @@ def columns(catalog: fits.Table, header: bytes) -> Values:
 
     def name() -> Values:
         if "CATALOGID" not in catalog:
-            plate, fiber = int(number("PLATE", "PLATEID")), int(number("FIBERID"))
+            plate, fiber = whole("PLATE", "PLATEID"), whole("FIBERID")
             return {"observation": observation(plate, int(mjd), fiber)}
         # A fibre of SDSS-V without a target has no number: it is named as its file.
         if not (catalogid := identity("CATALOGID")):
             return {}
-        return {"observation": observation5(int(number("FIELD")), int(mjd), int(catalogid))}
+        return {"observation": observation5(whole("FIELD"), int(mjd), int(catalogid))}
 
     kind = _object_type(text("SOURCETYPE") or text("OBJTYPE"))
     mjd, z = number("MJD"), _redshift(number("Z"), kind)
-    if abs(mjd) > MOST_NUMBER:
-        # It is half of the spectrum's name.
+    if not MJD_RANGE[0] <= mjd < MJD_RANGE[1]:
+        # It is part of the spectrum's name.
         raise RefusedError(Reason.ABSURD, f"MJD is {mjd:g}, not a date; fetch the file again")
     # Asked of the table only: a search of the header costs as much as all the rest.
     ebv = number("EBV") if "EBV" in catalog else np.nan

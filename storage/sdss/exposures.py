@@ -29,6 +29,8 @@ WANTED = sdss_coadd.WANTED.union({"MASK"})
 _CAMERA = re.compile(r"[BR][12]-([0-9]{6,})-.*|MJD_EXP_(\S+)")
 _BAD = sdss_format.BAD | np.uint32(1 << 25)  # COMBINEREJ: cosmic rays that the coadd found
 _DAY = 86400.0
+_UNEVEN = 5.0
+"Pixels of a CCD are at most 1.3 times as wide, in log10(A), as half of them are."
 _TABLES = 1 << 12
 
 
@@ -108,11 +110,13 @@ def _rebinned(camera: fits.Table, grid: Grid) -> tuple[Rebinned, NDArray[Any]]:
     """A camera's spectrum and line spread on the grid; blue ones run from red to blue."""
     loglam = column(camera.rows, "LOGLAM").astype(np.float64)
     order = np.argsort(loglam)
-    loglam = loglam[order]
-    if not (np.isfinite(loglam).all() and (np.diff(loglam) > 0).all()):
+    step = np.diff(loglam) if loglam[0] < loglam[-1] else -np.diff(loglam)
+    # One wavelength that is absurd, at an end, would make a pixel of half the spectrum.
+    if not (step.min() > 0 and step.max() < _UNEVEN * np.median(step)):
         raise RefusedError(
             Reason.BAD_GRID, f"{camera.name}: wavelengths are not in order; fetch the file again"
         )
+    loglam = loglam[order]
     bits = "MASK" if "MASK" in camera else "AND_MASK"
     flux, ivar, mask = sdss_coadd.measured(camera.rows, bits, _BAD)
     spread = sdss_coadd.spread(camera.rows) if "WDISP" in camera else np.zeros(len(loglam))
@@ -139,10 +143,17 @@ def _model(file: fits.File, grid: Grid) -> Values:
     """The survey's fit to the coadd, which is of the same object; none where it is off the grid."""
     try:
         coadd = sdss_coadd.coadd_of(file)
-        first = sdss_coadd.first_pixel(column(coadd, "LOGLAM"), grid)
-        fit = column(coadd, "MODEL")
     except RefusedError:
         return {}
+    loglam, fit = column(coadd, "LOGLAM"), column(coadd, "MODEL")
+    try:
+        first = sdss_coadd.first_pixel(loglam, grid)
+    except RefusedError:
+        # Beyond the grid is no damage.
+        if sdss_coadd.is_even(loglam, grid):
+            return {}
+        raise
     model = np.zeros(grid.size, dtype=np.float32)
     model[first : first + len(fit)] = np.where(np.isfinite(fit), fit, 0)
+    sdss_coadd.refuse_beyond("model", model)
     return {"model": model}

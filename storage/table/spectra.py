@@ -123,9 +123,29 @@ def bits(values: Any) -> NDArray[np.uint32]:
 
 
 def plain(values: Any) -> Float:
-    """Numbers as float64; what is masked is NaN."""
-    array = np.ma.asarray(_stacked(values), dtype=np.float64)
+    """Numbers as float64; what is masked is NaN.
+
+    Raises
+    ------
+    RefusedError
+        They are the bits of floats, read as whole numbers: BITPIX or TFORM lies.
+    """
+    found = _stacked(values)
+    _refuse_bits(np.asarray(found))
+    array = np.ma.asarray(found, dtype=np.float64)
     return np.asarray(array.filled(np.nan), dtype=np.float64)
+
+
+def _refuse_bits(array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or not array.any():
+        return
+    size = float(np.median(np.abs(array[array != 0].astype(np.float64))))
+    if size > 2.0 ** (8 * array.dtype.itemsize - 4):
+        raise RefusedError(
+            Reason.ABSURD,
+            f"whole numbers of {size:.3g} in the median: they look like the bits of floats, of "
+            "another type than the header says; fetch the file again",
+        )
 
 
 def from_columns(

@@ -27,7 +27,7 @@ BAD: tuple[Outcome, ...] = ("ACCEPTED-WRONG", "FALSE-ALARM", "CRASH", "HANG", "M
 
 MOST = {
     "flux": 1e12,
-    "ivar": 1e12,
+    "ivar": 1e16,
     "model": 1e12,
     "lsf": 1e3,
     "mjd": 1e6,
@@ -41,8 +41,9 @@ MOST = {
 "More than this is absurd, in the unit of the variable; no telescope has seen it."
 _SIGMAS = 6.0
 "Pixels beside a dropped one are rebinned from fewer, and differ within their errors."
-_ELSEWHERE = ("mjd", "observation")
-"What another column or the file's name says, too, where a column is lost."
+_ELSEWHERE = ("mjd", "observation", "survey")
+"""What another column or the file's name says, too, where a column is lost: a table without SURVEY
+or MEAN_MJD is as good as another, and its readers then take INSTRUMENT, or the mean of MJD."""
 _UNSAID = ("source", "source_row", "digest", "source_size", "source_time", "reason")
 _DERIVED = ("snr", "snr_g", "snr_r")
 _FITTED = ("z", "class", "zwarn")

@@ -1,0 +1,134 @@
+"""Faults through the engine: `python -m tests.faults --n 500 --seed 1`.
+
+The number of a trial decides the kind of fault, the seed everything else: `--seed 1 --only 47` is
+one trial again, as far as processes can be repeated. Exit status 1 when a row was lost, made twice
+or came out different, when something stayed behind, or when a run did not end as is promised.
+"""
+
+import argparse
+import json
+import secrets
+import shutil
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from tests.faults import broken, ground, processes
+from tests.faults.judge import BAD, GOOD, Result
+from tests.faults.kinds import KINDS
+from tests.faults.trial import Trial, laid, undisturbed
+from tests.faults.trouble import Trouble
+
+NAMES = tuple(KINDS)
+
+
+def trials(
+    numbers: list[int], seed: int, engine: str = "", long: bool = False
+) -> Iterator[tuple[Result, float]]:
+    """Results of trials by their numbers, each with the wall time of an undisturbed run."""
+    root = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        processes.serve(root)
+        base = root / "base"
+        base.mkdir()
+        ground.make(base)
+        undisturbed(base)  # The first one loads what is loaded once.
+        sound = undisturbed(base)
+        for number in numbers:
+            folder = laid(base)
+            result = Result(number=number, kind=NAMES[number % len(NAMES)])
+            trial = Trial(
+                folder=folder,
+                random=np.random.default_rng([seed, number]),
+                sound=sound,
+                trouble=Trouble(folder=str(folder), wrong=engine),
+                result=result,
+                long=long,
+            )
+            _run(trial)
+            shutil.rmtree(folder, ignore_errors=True)
+            yield result, sound.seconds
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _run(trial: Trial) -> None:
+    bad, retried = (), ()
+    try:
+        bad, retried = KINDS[trial.result.kind](trial)
+    except Exception:
+        trial.blame("CRASH", traceback.format_exc())
+    trial.close(bad, retried)
+
+
+def table(found: list[Result], sound_s: float) -> str:
+    """Counts of outcomes, and what a fault costs, for each kind."""
+    there = [each for each in (*GOOD, *BAD) if any(r.outcome == each for r in found)]
+    heads = ("starts", "rows again", "s more")
+    lines = [f"{'fault':<26}{'n':>5}" + "".join(f"{each:>12}" for each in (*there, *heads))]
+    for kind in (*NAMES, "all"):
+        mine = [each for each in found if kind in ("all", each.kind)]
+        if not mine:
+            continue
+        counts = Counter(each.outcome for each in mine)
+        cells = [f"{counts[each] or '.':>12}" for each in there]
+        cells += [
+            f"{np.mean([each.starts for each in mine]):>12.2f}",
+            f"{np.mean([each.computed - ground.ROWS for each in mine]):>12.0f}",
+            f"{np.mean([each.seconds - sound_s for each in mine]):>12.2f}",
+        ]
+        lines.append(f"{kind:<26}{len(mine):>5}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def told(result: Result, seed: int) -> str:
+    """One trial in words, with the command that repeats it."""
+    said = "\n    ".join("; ".join(result.words)[:3000].splitlines())
+    return (
+        f"python -m tests.faults --seed {seed} --only {result.number}\n"
+        f"    {result.outcome}, {result.kind}: {said}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m tests.faults", description=__doc__)
+    parser.add_argument("--n", type=int, default=len(NAMES), help="trials in all")
+    parser.add_argument("--seed", type=int, help="a new one when not given; it is printed")
+    parser.add_argument("--kind", action="append", choices=NAMES, help="one kind, or several")
+    parser.add_argument("--only", type=int, help="the number of one trial")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first trial")
+    parser.add_argument("--long", action="store_true", help="some stop for a minute")
+    parser.add_argument("--engine", choices=broken.ENGINES, default="", help="a broken one")
+    parser.add_argument("--json", type=Path, help="a line for each trial goes here")
+    given = parser.parse_args(arguments)
+    seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    numbers = [n for n in range(given.first, given.first + given.n * len(NAMES))]
+    if given.kind:
+        numbers = [n for n in numbers if NAMES[n % len(NAMES)] in given.kind]
+    numbers = [given.only] if given.only is not None else numbers[: given.n]
+    print(f"seed {seed}", flush=True)
+    begun, found, sound_s = time.monotonic(), list[Result](), 0.0
+    for result, sound_s in trials(numbers, seed, given.engine, given.long):
+        found.append(result)
+        if given.json:
+            with given.json.open("a") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+        if result.outcome in BAD or given.only is not None:
+            print(told(result, seed), flush=True)
+    bad = sum(each.outcome in BAD for each in found)
+    print(table(found, sound_s))
+    print(
+        f"{bad} bad of {len(found)} in {time.monotonic() - begun:.0f} s; undisturbed, a run takes "
+        f"{sound_s:.2f} s and computes {ground.ROWS} rows; seed {seed}"
+    )
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
