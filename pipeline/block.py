@@ -70,6 +70,10 @@ class Ahead(Protocol):
         """Make the block of what was read."""
         ...
 
+    def spent(self, held: Any) -> dict[str, float]:
+        """Seconds that each group took; nothing where that is not known."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:

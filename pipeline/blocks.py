@@ -38,6 +38,8 @@ class Tally:
     "Rows computed now; the others were done before."
     seconds: float = 0.0
     "Wall time."
+    spent: float = 0.0
+    "Seconds of workers that the group took; 0 where that is not known apart from others."
 
     def __add__(self, other: "Tally") -> "Tally":
         """Work done one after the other; the ledger is the later one's."""
@@ -46,6 +48,7 @@ class Tally:
             reasons=other.reasons,
             computed=self.computed + other.computed,
             seconds=self.seconds + other.seconds,
+            spent=self.spent + other.spent,
         )
 
     def __str__(self) -> str:
@@ -54,7 +57,9 @@ class Tally:
         if not self.computed:
             return f"nothing to do ({', '.join(parts)})"
         rate = self.computed / max(self.seconds, 1e-9)
-        return f"{', '.join(parts)}; {self.computed} now in {self.seconds:.1f} s ({rate:.0f}/s)"
+        each = f", {self.spent / self.computed * 1e6:.0f} us each" if self.spent else ""
+        said = f"{self.computed} now in {self.seconds:.1f} s ({rate:.0f}/s{each})"
+        return f"{', '.join(parts)}; {said}"
 
 
 def block_chunks(rows: int, chunk_rows: int, row_bytes: int, memory: int, workers: int) -> int:
@@ -122,7 +127,7 @@ def run(make: Make, *, target: Target, client: Client) -> dict[str, Tally]:
     """
     begin = time.monotonic()
     blocks = pending(target)
-    computed: Counter[str] = Counter()
+    computed, spent = Counter[str](), Counter[str]()
     if blocks:
         flow = Flow(client=client, make=make, target=target, fork=target.writer.fork())
         commits = Commits(target, len(blocks))
@@ -134,10 +139,11 @@ def run(make: Make, *, target: Target, client: Client) -> dict[str, Tally]:
                 commits.take(flow.one(isolate(flow, block, failure)))
         finally:
             commits.flush()
-        computed = commits.computed
+        computed, spent = commits.computed, commits.spent
     seconds = time.monotonic() - begin
     return {
-        group: Tally(computed=computed[group], seconds=seconds) + tally(target.writer, group)
+        group: Tally(computed=computed[group], seconds=seconds, spent=spent[group])
+        + tally(target.writer, group)
         for group in target.groups
     }
 

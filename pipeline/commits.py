@@ -21,6 +21,8 @@ class Commits:
         """target: where they go; blocks: how many there will be."""
         self.computed: Counter[str] = Counter()
         "Rows made, by group."
+        self.spent: Counter[str] = Counter()
+        "Seconds of workers, by group, where they are known."
         self._target, self._blocks = target, blocks
         self._pieces: list[Piece] = []
         self._forks: list[Fork] = []
@@ -57,6 +59,7 @@ class Commits:
         block = piece.block
         self._pieces.append(piece)
         self._finished += 1
+        self.spent.update(piece.spent)
         for group in piece.columns:
             self.computed[group] += block.last - block.first
         logger.info(

@@ -27,6 +27,8 @@ class Held:
         self.spectra = f"spectra/{config}"
         self.made: dict[str, xr.Dataset] = {}
         "Groups of this block that this pass has made."
+        self.spent: dict[str, float] = {}
+        "Seconds that each of them took."
         self._store, self._snapshot = store, snapshot
         self._values: dict[tuple[str, str], np.ndarray] = {}
         self._batches: dict[str, Batch] = {}

@@ -62,7 +62,7 @@ class Record:
     submitted: str
     "ISO time."
     script: str
-    "Path of what was submitted."
+    "Absolute path of what was submitted."
     card: str
     "Digest of the card with its settings and the time it was saved."
     after: str = ""
@@ -223,6 +223,7 @@ def _runs(record: Record) -> bool:
     try:
         process = psutil.Process(int(record.id))
         # The number may be another's by now.
-        return process.status() != psutil.STATUS_ZOMBIE and record.script in process.cmdline()
+        mine = any(Path(word).name == Path(record.script).name for word in process.cmdline())
+        return mine and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False

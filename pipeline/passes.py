@@ -3,6 +3,7 @@
 Denoise and measure are one pass where a card asks for both; each is one by itself too.
 """
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -51,8 +52,14 @@ class Pass:
         """The groups that a block lacks."""
         for step in self.steps:
             if step.group in block.groups:
+                begin = time.perf_counter()
                 held.made[step.group] = step(held)
+                held.spent[step.group] = time.perf_counter() - begin
         return held.made
+
+    def spent(self, held: Held) -> dict[str, float]:
+        """Seconds that each group took; what is framed once counts where it came first."""
+        return held.spent
 
 
 def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[str, Tally]:

@@ -230,7 +230,7 @@ def _queued(stage: str, after: str, order: Order, place: Backend) -> Record:
         name=job.name,
         backend=order.backend,
         submitted=jobs.now(),
-        script=str(job.folder / "jobs" / f"{job.name}.sh"),
+        script=str((job.folder / "jobs" / f"{job.name}.sh").absolute()),
         card=order.digest,
         after=after,
     )

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from pipeline import card as cards
 from pipeline.stores import FAILED, StoreArgument, out
+from pipeline.submit import CardArgument, SetOption
 
-CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (TOML).")]
 SideArgument = Annotated[str, typer.Argument(help="STORE[@VERSION]:INPUT, or INPUT of the other.")]
 
 
@@ -16,9 +16,7 @@ def reprocess(
     card: CardArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is stale.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Rows that failed too.")] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
-    ] = None,
+    settings: SetOption = None,
 ) -> None:
     """Do again what a changed file, card, model or code has made stale, and nothing else."""
     from pipeline import reprocess as again
@@ -57,14 +55,24 @@ def compare(
         out.print(_table(table))
 
 
+def coverage(card: CardArgument, settings: SetOption = None) -> None:
+    """What each route of a card takes, and what its model made of it."""
+    from pipeline.coverage import coverage as covered
+
+    out.print(covered(cards.load(card, settings or [])))
+
+
 def release(
     card: CardArgument,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The release's name.")],
+    settings: SetOption = None,
 ) -> None:
     """Tag a card's finished store as a release: inputs, models and products together."""
     from pipeline import release as releasing
 
-    out.print(f"{name}: {releasing.publish(cards.load(card), name)}", highlight=False)
+    out.print(
+        f"{name}: {releasing.publish(cards.load(card, settings or []), name)}", highlight=False
+    )
 
 
 def rederive(
@@ -90,7 +98,7 @@ def rederive(
 
 def register(app: typer.Typer) -> None:
     """Give the verbs to the command."""
-    for verb in (reprocess, compare, release, rederive):
+    for verb in (reprocess, compare, coverage, release, rederive):
         app.command()(verb)
 
 

@@ -47,6 +47,8 @@ class Piece:
     columns: dict[str, Columns]
     "By group."
     seconds: float
+    spent: dict[str, float] = field(default_factory=dict)
+    "Seconds of it that each group took."
 
 
 @dataclass(kw_only=True)
@@ -95,7 +97,10 @@ def work(make: Make, blocks: tuple[Block, ...], fork: Fork, keep: bool = True) -
                     task.failed = task.pieces.pop().block
                 return task
             now = time.monotonic()
-            task.pieces.append(Piece(block=block, columns=columns, seconds=now - begin))
+            spent = make.spent(held) if isinstance(make, Ahead) else {}
+            task.pieces.append(
+                Piece(block=block, columns=columns, seconds=now - begin, spent=spent)
+            )
             begin = now
     return task
 

@@ -15,7 +15,7 @@ from storage.writer import Writer
 from tests.pipeline.scene import factors, ingested, save
 from tests.pipeline.stores import CONFIG
 
-ROWS, CHUNK = 320, 16
+ROWS, CHUNK = 192, 16
 BLOCKS = ROWS // CHUNK
 MEMORY_MIB = 640
 "Of a worker."
@@ -39,6 +39,7 @@ model = "filter"
 
 [measure]
 inputs = ["raw", "denoised"]
+indices = ["Dn4000", "Mgb"]
 
 [cluster]
 workers = 2

@@ -7,17 +7,26 @@ import dask
 import torch
 
 _MODULES = (
+    "bokeh.application",
+    "dask.array",
     "deploy.backends.local",
     "deploy.backends.scheduler",
     "distributed.cli.dask_scheduler",
     "distributed.cli.dask_worker",
+    "distributed.dashboard.scheduler",
+    "dust_extinction.parameter_averages",
     "pipeline.cli",
     "pipeline.ingest",
     "pipeline.measure",
+    "pipeline.indices.lick",
     "pipeline.passes",
     "pipeline.reprocess",
+    "pyarrow.pandas_compat",
+    "scipy.interpolate",
     "storage.readers.sdss",
     "tests.faults.trouble",
+    "training.models.butterworth",
+    "training.models.ppca",
 )
 _VERSION_3, _OVERRIDES = 0x20080522, 0b110
 "Of capset(2): CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which root writes where none may."

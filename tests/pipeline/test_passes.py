@@ -11,7 +11,9 @@ from distributed import Client
 from pipeline import product as products
 from pipeline import reprocess, stage
 from pipeline.card import Card
+from pipeline.coverage import _lines
 from pipeline.passes import is_done, look, run
+from pipeline.route import plan
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import writing
@@ -193,3 +195,20 @@ def test_precision_is_chosen_once_on_the_survey_and_kept(tmp_path: Path, client:
     assert about["precision_rows"] > 0
     plain = card_of(tmp_path, {"model": "net"})
     assert look(plain, ["denoise"])[0].why == ("precision: auto -> float32",)
+
+
+def test_coverage_says_what_each_route_took(tmp_path: Path, client: Client) -> None:
+    save(tmp_path, "factors", factors(ingested(tmp_path, N)))
+    nowhere = {"where": "class == 'STAR'", "model": "none", "reason": "stars have no model"}
+    card = card_of(tmp_path, nowhere, NEAR)
+    run(card, client, ["denoise"])
+    said = {line[0]: (line[1], line[2]) for line in _lines(card, plan(card))}
+    ds = Survey.open(card.store).dataset(SPECTRA).load()
+    (product,) = groups(card).values()
+    usable = ((ds["status"] == Status.DONE) & (ds["object_type"] == 0)).to_numpy()
+    near = usable & (ds["z"] < 0.08).to_numpy() & (ds["class"].to_numpy() != "STAR")
+    done = int((product["status"] == Status.DONE).sum())
+    assert said["class == 'STAR'"][0] == "none: stars have no model"
+    assert said["class == 'STAR'"][1][0] == 1
+    assert said["z < 0.08"][1][:2] == [int(near.sum()), done]
+    assert sum(counts[0] or 0 for _, counts in said.values()) == N

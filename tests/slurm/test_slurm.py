@@ -140,6 +140,126 @@ def test_a_wrong_card_ends_the_chain_until_it_is_mended(say: Say, tmp_path: Path
     first, *rest = re.findall(r"submitted as (\d+)", say(SPEC, "submit", "run", "card.toml"))
     until(lambda: states(say, [first]) == ["FAILED"])
     until(lambda: "DependencyNeverSatisfied" in say("squeue", "-h", "-o", "%r"))
+    refused = say(SPEC, "submit", "run", "card.toml", status=2)
+    assert f"simulate: job {first} ended with status 2, and card.toml is as it was" in refused
+    written(tmp_path, PROMPT)
+    said = say(SPEC, "submit", "run", "card.toml")
+    ids = re.findall(r"submitted as (\d+)", said)
+    assert re.findall(r"after (\d+)", said) == ids[:-1]
+    again = say(SPEC, "submit", "measure", "card.toml", status=2)
+    assert f"measure: pending as job {last(tmp_path, 'measure').id} of slurm already" in again
+    until(lambda: states(say, ids) == ["COMPLETED"] * len(ids), 300)
+    table = say(SPEC, "jobs", "card.toml")
+    assert table.count("COMPLETED") == len(ids)
+    assert "nothing to do: every stage" in say(SPEC, "submit", "run", "card.toml")
+    here = written(tmp_path / "here", PROMPT)
+    assert specmill(here, "run", "card.toml").returncode == 0
+    assert everything(tmp_path) == everything(here)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slow survey, ingested and measured on this machine."""
+    folder = written(tmp_path_factory.mktemp("undisturbed"))
+    for stage in ("simulate", "ingest", "measure"):
+        done = specmill(folder, stage, "card.toml", "--set", "survey.options.patience=0.0")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def started(undisturbed: Path, tmp_path: Path) -> Path:
+    """A folder with its files, not ingested."""
+    written(tmp_path)
+    shutil.copytree(undisturbed / "files", tmp_path / "files")
+    return tmp_path
+
+
+def finish(say: Say, folder: Path, undisturbed: Path) -> None:
+    """What was broken off goes on with the same command, and what comes out is the same."""
+    left = ROWS - rows_done(folder)
+    said = say(SPEC, "submit", "ingest", "card.toml", "--set", "cluster.workers=2")
+    until(lambda: states(say, [last(folder, "ingest").id]) == ["COMPLETED"])
+    log = last(folder, "ingest").last_words(100)
+    assert f"rows {ROWS - left}:" in log, said
+    spectra = {group: everything(folder)[group] for group in ("spectra/sdss", "truth/sdss")}
+    expected = everything(undisturbed)
+    assert spectra == {group: expected[group] for group in spectra}
+
+
+def submitted(say: Say, folder: Path, *words: str) -> str:
+    """Submit ingest, and wait for its first rows; gives the job."""
+    say(SPEC, "submit", "ingest", "card.toml", *words)
+    until(lambda: rows_done(folder))
+    return last(folder, "ingest").id
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_started_again(say: Say, started: Path, undisturbed: Path) -> None:
+    id = submitted(say, started)
+    (worker,) = workers(started)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: states(say, [id]) == ["COMPLETED"])
+    spectra = everything(started)["spectra/sdss"]
+    assert spectra == everything(undisturbed)["spectra/sdss"]
+
+
+@pytest.mark.slow
+def test_a_walltime_is_only_a_pause(say: Say, started: Path, undisturbed: Path) -> None:
+    # A minute of reading: longer than what the grace leaves of the walltime.
+    slow = ("--set", "cluster.grace_s=60", "--set", "survey.options.patience=0.04")
+    id = submitted(say, started, "--walltime", "00:02:00", *slow)
+    until(lambda: restarts(say, id) == 1 and states(say, [id]) == ["PENDING"])
+    record = started / "run" / "jobs" / f"specmill-ingest-{id}.exit"
+    assert record.read_text() == "4 USR1\n"
+    assert not Path(f"{store_of(started)}.lease").exists()
+    assert 0 < rows_done(started) < ROWS
+    assert "pending as job" in say(SPEC, "submit", "ingest", "card.toml", *slow, status=2)
+    until(lambda: pushed(say, id) == "COMPLETED", 500)
+    assert restarts(say, id) >= 1
+    spectra = everything(started)["spectra/sdss"]
+    assert spectra == everything(undisturbed)["spectra/sdss"]
+
+
+@pytest.mark.slow
+def test_a_job_that_was_taken_back_goes_on(say: Say, started: Path, undisturbed: Path) -> None:
+    id = submitted(say, started)
+    say("scancel", id)
+    until(lambda: states(say, [id]) == ["CANCELLED"])
+    until(lambda: (started / "run" / "jobs" / f"specmill-ingest-{id}.exit").exists(), 20)
+    assert "CANCELLED" in say(SPEC, "jobs", "card.toml")
+    assert not Path(f"{store_of(started)}.lease").exists()
+    finish(say, started, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(say: Say, started: Path, undisturbed: Path) -> None:
+    id = submitted(say, started)
+    (coordinator,) = processes(f"{SPEC} ingest", started)
+    os.kill(coordinator, signal.SIGKILL)
+    until(lambda: states(say, [id]) == ["FAILED"])
+    assert "raise cluster.memory" in say(SPEC, "jobs", "card.toml")
+    finish(say, started, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_queued_again_by_hand_goes_on(
+    say: Say, started: Path, undisturbed: Path
+) -> None:
+    id = submitted(say, started)
+    say("scontrol", "requeue", id)
+    until(lambda: states(say, [id]) == ["PENDING"])
+    assert "pending as job" in say(SPEC, "submit", "ingest", "card.toml", status=2)
+    say("scancel", id)
+    finish(say, started, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_wrong_card_ends_the_chain_until_it_is_mended(say: Say, tmp_path: Path) -> None:
+    written(tmp_path, PROMPT.replace('root = "files"', 'root = "/proc/files"'))
+    first, *rest = re.findall(r"submitted as (\d+)", say(SPEC, "submit", "run", "card.toml"))
+    until(lambda: states(say, [first]) == ["FAILED"])
+    until(lambda: "DependencyNeverSatisfied" in say("squeue", "-h", "-o", "%r"))
     refused = say(SPEC, "submit", "run", "card.toml", status=None)
     status = last(tmp_path, "simulate").state
     if status == "FAILED(2)":

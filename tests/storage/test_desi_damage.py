@@ -267,3 +267,11 @@ def test_absurd_columns_are_empty(tmp_path: Path) -> None:
     ds = sound(tmp_path)
     assert np.isnan(ds["mjd"]).to_numpy().tolist() == [False, True, False, False]
     assert np.isnan(ds["z_err"]).to_numpy().tolist() == [False, False, True, False]
+
+
+def test_flux_and_ivar_of_two_types_are_refused(tmp_path: Path) -> None:
+    images = mock.arms(4)
+    images["R_IVAR"] = images["R_IVAR"].astype("f8")
+    mock.save(tmp_path, images, mock.fibermap(4))
+    words = r"R_FLUX and R_IVAR have BITPIX -32 and -64, not the same"
+    refused(tmp_path, Reason.UNREADABLE, words)

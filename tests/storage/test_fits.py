@@ -100,6 +100,31 @@ def test_sizes_that_lie_are_refused_before_memory_is_taken(
         parse(content.replace(old, new), frozenset({"INT"}))
 
 
+@pytest.mark.parametrize("dims", ["(2,3)", "(1)", "(99999999,99999999)"])
+@pytest.mark.parametrize("column", [1, 8])
+def test_dimensions_of_another_size_than_the_column_are_refused(dims: str, column: int) -> None:
+    content = primary([]) + table("KINDS", rows())
+    blank = f"{'END':<80}{'':80}".encode()
+    assert content.count(blank) == 2
+    told = f"{card(f'TDIM{column}', dims).decode():<80}{'END':<80}".encode()
+    at = content.rindex(blank)
+    content = content[:at] + told + content[at + len(told) :]
+    with pytest.raises(FitsError, match=rf"TDIM{column} is .*, [0-9]+ values, where TFORM says"):
+        parse(content, frozenset({"TEXT", "FIVE"}))
+    with pytest.raises(FitsError, match=r"TDIM"):
+        parse(content, frozenset({"INT"}))
+
+
+def test_dimensions_of_the_size_of_the_column_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "dims.fits"
+    values = np.arange(18, dtype="f4").reshape(3, 2, 3)
+    column = fits.Column("CUBE", "6E", dim="(3,2)", array=values)
+    fits.BinTableHDU.from_columns([column]).writeto(path)
+    (found,) = parse(path.read_bytes(), frozenset({"CUBE"})).extensions
+    assert found is not None
+    np.testing.assert_array_equal(found.rows["CUBE"], values)
+
+
 def test_missing_values_are_values_as_the_file_has_them(tmp_path: Path) -> None:
     path = tmp_path / "null.fits"
     columns = [fits.Column("INT", "J", array=[1, -999], null=-999)]

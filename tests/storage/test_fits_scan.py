@@ -113,6 +113,25 @@ def test_damage_is_told_in_words(path: str, damage: Callable[[bytes], bytes], wo
         fits_scan.scan(path)
 
 
+def test_a_compressed_image_with_another_number_of_tiles_is_told(path: str) -> None:
+    content = Path(path).read_bytes()
+    old, new = (f"NAXIS2  = {rows:>20}".encode() for rows in (7, 8))
+    at = content.rindex(old)
+    Path(path).write_bytes(content[:at] + new + content[at + len(new) :])
+    with pytest.raises(FitsError, match=r"PACKED: compressed in 7 tiles, and has 8 rows of them"):
+        fits_scan.scan(path)
+
+
+@pytest.mark.parametrize("tile", [(1, 5), (3, 2), (7, 5)])
+def test_tiles_of_any_shape_are_counted(tmp_path: Path, tile: tuple[int, int]) -> None:
+    path = tmp_path / "tiles.fits"
+    image = fits.CompImageHDU(IMAGES["u4"], name="packed", tile_shape=tile)
+    fits.HDUList([fits.PrimaryHDU(), image]).writeto(path)
+    np.testing.assert_array_equal(
+        fits_scan.rows(str(path), fits_scan.scan(str(path))[1], 0, 7), IMAGES["u4"]
+    )
+
+
 def test_a_copy_of_what_is_in_gzip_goes_when_nobody_holds_it(path: str, tmp_path: Path) -> None:
     content = Path(path).read_bytes()
     packed = tmp_path / "a.fits.gz"

@@ -116,6 +116,38 @@ def test_wavelengths_out_of_order_are_quarantined(full: Path) -> None:
     assert load(full.parent, CONFIG)["reason_code"].values[0] == Reason.BAD_GRID
 
 
+@pytest.mark.parametrize("pixel", [0, 1000, -1])
+@pytest.mark.parametrize("loglam", [0.0, -1.0, 1e30, np.nan])
+def test_one_absurd_wavelength_is_quarantined(full: Path, pixel: int, loglam: float) -> None:
+    with fits.open(full, mode="update", memmap=False) as hdus:
+        hdus[4].data["loglam"][pixel] = loglam
+    ds = load(full.parent, CONFIG)
+    assert ds["reason_code"].values.tolist() == [Reason.BAD_GRID, Reason.NONE]
+    assert "wavelengths are not in order" in ds["reason"].values[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [("model", 1e25, "model is beyond 1e+10"), ("loglam", 0.0, "off the grid by up to")],
+)
+def test_a_damaged_coadd_refuses_its_exposures(
+    full: Path, column: str, value: float, words: str
+) -> None:
+    with fits.open(full, mode="update", memmap=False) as hdus:
+        hdus["COADD"].data[column][77] = value
+    ds = load(full.parent, CONFIG)
+    assert (ds["status"] == Status.QUARANTINED).all()
+    assert words in ds["reason"].values[0]
+
+
+def test_a_coadd_beyond_the_grid_leaves_exposures_without_a_model(full: Path) -> None:
+    with fits.open(full, mode="update", memmap=False) as hdus:
+        hdus["COADD"].data["loglam"][:] -= np.float32(0.1)
+    ds = load(full.parent, CONFIG)
+    assert (ds["status"] == Status.DONE).all()
+    assert not ds["model"].any()
+
+
 def test_rows_of_several_files_are_their_first_exposures(full: Path) -> None:
     other = full.with_name("spec-0266-51602-0002.fits")
     other.write_bytes(full.read_bytes())

@@ -11,7 +11,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
 
-from storage.schema import Status
+from storage.schema import Reason, Status
 from tests.storage.table_mock import (
     GRID,
     HOUSE,
@@ -239,3 +239,35 @@ def test_specutils_is_asked_for_by_name_where_it_is_missing(
 def test_a_reader_travels_to_workers() -> None:
     made = reader(**OPTIONS)
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def image(path: Path) -> Path:
+    """An image of counts of a thousand and more, and its ivar."""
+    wave, vacuum = axis()
+    cards = {"CRVAL1": wave[0], "CDELT1": wave[1] - wave[0], "CTYPE1": "WAVE", "CUNIT1": "Angstrom"}
+    ivar = np.full(wave.size, 4.0, "f4")
+    unit = "1E-17 erg/(s cm2 Angstrom)"
+    return write_image(path, 1000 * density(vacuum), ("IVAR", ivar), BUNIT=unit, **cards)
+
+
+@pytest.mark.parametrize("hdu", [0, 1])
+def test_floats_that_a_header_calls_whole_numbers_are_refused(tmp_path: Path, hdu: int) -> None:
+    path = image(tmp_path / "a.fits")
+    content, old = path.read_bytes(), b"BITPIX  =                  -32"
+    at = [content.index(old), content.rindex(old)][hdu]
+    new = old.replace(b"-32", b" 32")
+    path.write_bytes(content[:at] + new + content[at + len(new) :])
+    ds = read(tmp_path, uncertainty_unit="same")
+    assert ds["reason_code"].item() == Reason.ABSURD
+    assert "they look like the bits of floats" in ds["reason"].item()
+
+
+def test_whole_numbers_that_are_meant_are_read(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.fits")
+    with fits.open(path, mode="update", memmap=False) as hdus:
+        hdus[0].data = hdus[0].data.astype("i4")
+        hdus[1].data = hdus[1].data.astype("i8")
+    ds = read(tmp_path, uncertainty_unit="same")
+    assert ds["status"].item() == Status.DONE
+    assert centre(ds) == pytest.approx(LINE, abs=200)
+    assert float(ds["flux"].max()) > 1000
