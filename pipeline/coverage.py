@@ -46,20 +46,13 @@ def _lines(card: Card, plan: route.Plan) -> Iterator[tuple[str, str, list[int | 
         if isinstance(step, Denoise)
     }
     for at, where in enumerate(plan.where):
-        mine, chosen = usable & (number == at), plan.chosen[at]
+        mine, chosen, rule = usable & (number == at), plan.chosen[at], where or "all others"
         if chosen is None:
-            yield (
-                where or "all others",
-                f"none: {plan.reasons[at]}",
-                _counts(mine, None, None, None),
-            )
-            continue
-        group = products[chosen].group
-        ledger = [survey.read_column(group, n) for n in ("status", "reason_code", "flag")]
-        yield where or "all others", chosen.name, _counts(mine, *ledger)
-    left = usable & (number == route.NOWHERE)
-    yield "no rule fits", "none", _counts(left, None, None, None)
-    yield "no targets, or bad", "none", _counts(~usable, None, None, None)
+            yield rule, f"none: {plan.reasons[at]}", _taken(mine)
+        else:
+            yield rule, chosen.name, _counts(mine, survey, products[chosen].group)
+    yield "no rule fits", "none", _taken(usable & (number == route.NOWHERE))
+    yield "no targets, or bad", "none", _taken(~usable)
 
 
 def _taken(mine: np.ndarray) -> list[int | None]:
