@@ -64,9 +64,9 @@ class Images:
         flux = DATA x SENSFUNC and ivar = IVAR / SENSFUNC^2. Where SENSFUNC is not above 0, or
         IVAR is 0, there is no data. A negative IVAR stays negative, NaN stays NaN: others judge.
         """
-        counts, weight = (_some(self.path, hdu, wanted) for hdu in (self.data, self.ivar))
-        bright = self._sensitivity(wanted)
         with np.errstate(all="ignore"):
+            counts, weight = (_some(self.path, hdu, wanted) for hdu in (self.data, self.ivar))
+            bright = self._sensitivity(wanted)
             blind = ~(bright > 0) | ~np.isfinite(bright) | (weight == 0)
             bright = np.where(blind, 1, bright * self.scale)
             flux = np.where(blind, 0, counts * bright)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import icechunk
 import numpy as np
 
 from tests.faults import broken, ground, processes
@@ -34,6 +35,8 @@ def trials(
     """Results of trials by their numbers, each with the wall time of an undisturbed run."""
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
+        # It reads ahead, in stores that are gone when a trial is over.
+        icechunk.set_logs_filter("off")
         processes.serve(root)
         base = root / "base"
         base.mkdir()
@@ -89,7 +92,7 @@ def table(found: list[Result], sound_s: float) -> str:
 
 def told(result: Result, seed: int) -> str:
     """One trial in words, with the command that repeats it."""
-    said = "\n    ".join("; ".join(result.words)[:3000].splitlines())
+    said = "\n    ".join("; ".join(result.words)[:2000].splitlines())
     return (
         f"python -m tests.faults --seed {seed} --only {result.number}\n"
         f"    {result.outcome}, {result.kind}: {said}"

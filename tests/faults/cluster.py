@@ -27,7 +27,7 @@ class Cluster:
 def cluster(trial: Trial) -> Iterator[Cluster]:
     """Start it, and have the command of the trial use it; it is ended here, not by the command."""
     port = _free()
-    first = start(scheduler, port)
+    first = start(scheduler, port, str(trial.folder))
     _await(port)
     scratch = str(trial.folder)
     there = Cluster(

@@ -9,16 +9,21 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import typer
 
+from deploy.machine import worker_options
 from tests.faults import broken, clock
 from tests.faults.ground import small_chunks
 from tests.faults.trouble import PROGRESS, Faulty, Trouble
 
 ANSWER_S = 4
 "For how long a scheduler that is gone is looked for; 30 s in earnest."
+
+MANY = 2
+"Failed blocks after which a run gives up; 8 in earnest, of a run with more than a dozen."
 
 
 def coordinate(words: tuple[str, ...], trouble: Trouble, skew: tuple[int, int] | None) -> None:
@@ -37,6 +42,8 @@ def coordinate(words: tuple[str, ...], trouble: Trouble, skew: tuple[int, int] |
         small_chunks(),
         mock.patch("pipeline.passes.Pass", partial(Faulty, trouble=trouble)),
         mock.patch("deploy.backends.scheduler.ANSWER_S", ANSWER_S),
+        mock.patch("pipeline.flow.MANY", MANY),
+        mock.patch("deploy.backends.local.worker_options", _without_dashboard),
         mock.patch.object(sys, "argv", ["specmill", *words]),
         broken.engine(trouble.wrong),
     ):
@@ -54,10 +61,11 @@ def products(card: str, settings: list[str] = typer.Option([], "--set")) -> None
     raise typer.Exit(cli._quarantined(loaded))
 
 
-def scheduler(port: int) -> None:
+def scheduler(port: int, folder: str) -> None:
     """A scheduler that nobody's command owns."""
     from distributed.cli.dask_scheduler import main
 
+    os.chdir(folder)
     main(["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], standalone_mode=False)
 
 
@@ -65,9 +73,15 @@ def worker(port: int, memory_mib: int, folder: str) -> None:
     """A nanny and its worker, for that scheduler."""
     from distributed.cli.dask_worker import main
 
+    os.chdir(folder)
     limits = ["--nthreads", "1", "--memory-limit", f"{memory_mib}MiB", "--no-dashboard"]
     place = ["--host", "127.0.0.1", "--local-directory", folder, "--death-timeout", "20"]
     main([f"tcp://127.0.0.1:{port}", *limits, *place], standalone_mode=False)
+
+
+def _without_dashboard(*given: Any) -> dict[str, Any]:
+    # A third of what a small run takes.
+    return {**worker_options(*given), "dashboard_address": None}
 
 
 def _skew(folder: str, blocks: int, seconds: int) -> None:

@@ -28,6 +28,7 @@ STARTS = 3
 FINISHED = (0, 1)
 "Exit statuses of a run that is done; 1 names what is quarantined, three rows of the survey always."
 REFUSED, INTERRUPTED = 3, 4
+"Exit statuses of a run that says why it cannot go on, and of one that was asked to end."
 PASS = ("products", "card.toml")
 RETRY = ("reprocess", "card.toml", "--retry")
 
@@ -118,10 +119,12 @@ class Trial:
             self.kill(running.pid)
             running.wait(10)
             return -signal.SIGKILL
-        if status not in statuses or words not in running.said:
-            self.blame("CRASH", f"status {status}, expected {statuses} {words}: {running.said}")
+        if status not in statuses:
+            self.blame("CRASH", f"status {status}, expected {statuses}: {last(running.said)}")
+        elif status == REFUSED and words not in running.said:
+            self.blame("WORDLESS", f"status {status} without {words!r}: {last(running.said)}")
         elif status not in FINISHED and "Traceback" in running.said:
-            self.blame("CRASH", f"status {status} with a traceback: {running.said}")
+            self.blame("WORDLESS", f"status {status} with a traceback: {last(running.said)}")
         return status
 
     def again(self, *words: str) -> None:
@@ -150,6 +153,8 @@ class Trial:
             process.kill()
         self.wrong += problems(self.folder, self.sound, bad=bad, retried=retried)
         if self.wrong:
+            # What is wrong with the rows goes before what is wrong with the words.
+            self.wrong.sort(key=lambda problem: problem.outcome == "WORDLESS")
             self.result.outcome = self.wrong[0].outcome
             self.result.words += [f"{each.outcome}: {each.words}" for each in self.wrong]
         elif bad:
@@ -194,7 +199,7 @@ def is_alive(pid: int) -> bool:
 
 def last(said: str) -> str:
     """The end of what was said."""
-    return said[-1500:]
+    return said[-600:]
 
 
 def changed(trouble: Trouble, **values: object) -> Trouble:

@@ -62,7 +62,8 @@ def _cast(value: float, old: Any) -> Any:
     if old.dtype.kind == "f":
         with np.errstate(all="ignore"):
             # An ivar in erg and not in 1e-17 erg is 1e34 times as large.
-            scale = max(1.0, float(np.nanmedian(np.abs(old)))) if abs(value) > 1e20 else 1.0
+            sizes = np.abs(old[np.isfinite(old)])
+            scale = max(1.0, float(np.median(sizes))) if abs(value) > 1e20 and sizes.size else 1.0
             return np.asarray(value * scale).astype(old.dtype)
     limits = np.iinfo(old.dtype)
     return int(min(max(np.nan_to_num(value), limits.min), limits.max))
