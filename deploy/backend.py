@@ -45,6 +45,10 @@ class Backend(Protocol):
         ...
 
 
+class QueueError(RuntimeError):
+    """A queue that is not here, does not answer, or refuses; in its own words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """A job as its queue sees it."""
@@ -66,7 +70,7 @@ class Queue(Backend, Protocol):
 
         Raises
         ------
-        RuntimeError
+        QueueError
             When it does not answer; says what it said.
         """
         ...

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from deploy.backend import QueueError
 from pipeline import card as cards
 from pipeline import signals, stages, stores, submit, upkeep
 from pipeline.stores import out
@@ -164,7 +165,7 @@ def main() -> None:
         kept = "what was finished is kept; the same command goes on"
         print(f"specmill: interrupted ({signal}): {kept}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except (LeaseError, WriteError, StoreError) as error:
+    except (LeaseError, WriteError, StoreError, QueueError) as error:
         print(f"specmill: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None
     except (ValueError, FileNotFoundError, MemoryError, KeyError, ImportError) as error:

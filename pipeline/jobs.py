@@ -138,7 +138,7 @@ def refresh(folder: Path, age_s: float = FRESH_S) -> list[Record]:
 
     Raises
     ------
-    RuntimeError
+    QueueError
         When the queue does not answer.
     """
     records = load(folder)

@@ -1,6 +1,7 @@
 """The verbs of the specmill command that hand a card to a cluster, and follow it there."""
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +12,7 @@ import typer
 from dask.utils import format_bytes
 from rich.table import Table
 
-from deploy.backend import Backend, Queue
+from deploy.backend import Backend, Queue, QueueError
 from deploy.job import Job, Resources, program
 from pipeline import card as cards
 from pipeline import jobs, signals, stages
@@ -113,7 +114,12 @@ def jobs_(card: CardArgument, settings: SetOption = None) -> None:
 
 def show(card: Card) -> None:
     """Print the jobs of a card beside the rows of its store."""
-    records = jobs.newest(jobs.refresh(Path(card.run.dir)))
+    folder = Path(card.run.dir)
+    try:
+        records = jobs.newest(jobs.refresh(folder))
+    except QueueError as error:
+        out.print(f"what was known before: {error}", highlight=False)
+        records = jobs.newest(jobs.load(folder))
     found = outlook([name for name in stages.ORDER if stages.applies(name, card)], card)
     table = Table("stage", "job", "state", "done", "pending", "rest", "what to do")
     for stage, ahead in found.items():
@@ -124,6 +130,8 @@ def show(card: Card) -> None:
             numbers = (str(ahead.rows - ahead.pending), str(ahead.pending), ahead.hours)
         table.add_row(stage, job[0], job[1], *numbers, job[2])
     out.print(table)
+    if asked := max((record.seen for record in records.values()), default=0.0):
+        out.print(f"states as of {time.time() - asked:.0f} s ago", highlight=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from distributed import Client
 
-from deploy.backend import Seen
+from deploy.backend import QueueError, Seen
 from deploy.job import Job, Resources, exports, script, worker_environment
 
 COORDINATOR_BYTES = 2 * 2**30
@@ -42,7 +42,7 @@ def submit(job: Job) -> str:
 
     Raises
     ------
-    RuntimeError
+    QueueError
         When there is no sbatch, or it refuses.
     """
     path = job.write(render(job))
@@ -50,7 +50,7 @@ def submit(job: Job) -> str:
     # Where one Slurm serves several clusters the answer is "id;cluster".
     found = _run("sbatch", "--parsable", *after, str(path)).split(";")[0].strip()
     if not found.isdecimal():
-        raise RuntimeError(f"sbatch gave no job id for {path}, but {found!r}")
+        raise QueueError(f"sbatch gave no job id for {path}, but {found!r}")
     return found
 
 
@@ -61,7 +61,7 @@ def states(ids: Iterable[str]) -> dict[str, Seen]:
     ask = ("--noheader", "--states=all", "--format=%i|%T|%r", f"--jobs={','.join(wanted)}")
     try:
         found = {key: Seen(state=state, reason=why) for key, state, why in _rows("squeue", *ask)}
-    except RuntimeError as error:
+    except QueueError as error:
         # All of them are forgotten.
         if "Invalid job id" not in str(error):
             raise
@@ -76,7 +76,7 @@ def _accounted(ids: list[str]) -> dict[str, Seen]:
     ask = ("-n", "-P", "-X", "--format=JobIDRaw,State,ExitCode", f"--jobs={','.join(ids)}")
     try:
         rows = _rows("sacct", *ask)
-    except RuntimeError:
+    except QueueError:
         return {}
     return {
         # "CANCELLED by 1000"; "2:0" is the exit status and the signal.
@@ -101,7 +101,7 @@ def cluster(resources: Resources, folder: Path | None = None) -> Iterator[Client
     ------
     ImportError
         When dask-jobqueue is not installed; names the extra.
-    RuntimeError
+    QueueError
         When there is no sbatch, or it would refuse such a worker.
     ValueError
         When the folder has a space in its path, which dask-jobqueue does not quote.
@@ -186,13 +186,13 @@ def _run(*command: str, stdin: str | None = None) -> str:
     """What a command of Slurm prints."""
     program = command[0]
     if shutil.which(program) is None:
-        raise RuntimeError(
+        raise QueueError(
             f"no {program} on PATH: submit from a login node of the cluster, or see the script "
             "with --dry-run"
         )
     answer = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise RuntimeError(f"{program} refuses {command[-1]}: {answer.stderr.strip()}")
+        raise QueueError(f"{program} refuses {command[-1]}: {answer.stderr.strip()}")
     return answer.stdout
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from tests.faults import broken, ground, processes
 from tests.faults.judge import BAD, GOOD, Result
-from tests.faults.kinds import KINDS
+from tests.faults.kinds import KINDS, nothing
 from tests.faults.trial import Trial, laid, undisturbed
 from tests.faults.trouble import Trouble
 
@@ -30,9 +30,12 @@ NAMES = tuple(KINDS)
 
 
 def trials(
-    numbers: list[int], seed: int, engine: str = "", long: bool = False
+    numbers: list[int], seed: int, engines: Collection[str] = (), long: bool = False
 ) -> Iterator[tuple[Result, float]]:
-    """Results of trials by their numbers, each with the wall time of an undisturbed run."""
+    """Results of trials by their numbers, each with the wall time of an undisturbed run.
+
+    engines : broken ones, which get a trial each when the others are through.
+    """
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         # It reads ahead, in stores that are gone when a trial is over.
@@ -41,16 +44,16 @@ def trials(
         base = root / "base"
         base.mkdir()
         ground.make(base)
-        undisturbed(base)  # The first one loads what is loaded once.
         sound = undisturbed(base)
-        for number in numbers:
+        asked = [Result(number=number, kind=NAMES[number % len(NAMES)]) for number in numbers]
+        asked += [Result(number=0, kind=broken.ENGINES[each], engine=each) for each in engines]
+        for result in asked:
             folder = laid(base)
-            result = Result(number=number, kind=NAMES[number % len(NAMES)])
             trial = Trial(
                 folder=folder,
-                random=np.random.default_rng([seed, number]),
+                random=np.random.default_rng([seed, result.number]),
                 sound=sound,
-                trouble=Trouble(folder=str(folder), wrong=engine),
+                trouble=Trouble(folder=str(folder), wrong=result.engine),
                 result=result,
                 long=long,
             )
@@ -64,7 +67,7 @@ def trials(
 def _run(trial: Trial) -> None:
     bad, retried = (), ()
     try:
-        bad, retried = KINDS[trial.result.kind](trial)
+        bad, retried = KINDS.get(trial.result.kind, nothing)(trial)
     except Exception:
         trial.blame("CRASH", traceback.format_exc())
     trial.close(bad, retried)
@@ -93,9 +96,9 @@ def table(found: list[Result], sound_s: float) -> str:
 def told(result: Result, seed: int) -> str:
     """One trial in words, with the command that repeats it."""
     said = "\n    ".join("; ".join(result.words)[:2000].splitlines())
+    which = f"--engine {result.engine}" if result.engine else f"--only {result.number}"
     return (
-        f"python -m tests.faults --seed {seed} --only {result.number}\n"
-        f"    {result.outcome}, {result.kind}: {said}"
+        f"python -m tests.faults --seed {seed} {which}\n    {result.outcome}, {result.kind}: {said}"
     )
 
 
@@ -107,17 +110,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, help="the number of one trial")
     parser.add_argument("--first", type=int, default=0, help="the number of the first trial")
     parser.add_argument("--long", action="store_true", help="some stop for a minute")
-    parser.add_argument("--engine", choices=broken.ENGINES, default="", help="a broken one")
+    parser.add_argument(
+        "--engine", action="append", choices=broken.ENGINES, help="a broken one, which is caught"
+    )
     parser.add_argument("--json", type=Path, help="a line for each trial goes here")
     given = parser.parse_args(arguments)
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
-    numbers = [n for n in range(given.first, given.first + given.n * len(NAMES))]
-    if given.kind:
-        numbers = [n for n in numbers if NAMES[n % len(NAMES)] in given.kind]
-    numbers = [given.only] if given.only is not None else numbers[: given.n]
-    print(f"seed {seed}", flush=True)
     begun, found, sound_s = time.monotonic(), list[Result](), 0.0
-    for result, sound_s in trials(numbers, seed, given.engine, given.long):
+    print(f"seed {seed}", flush=True)
+    for result, sound_s in trials(_numbers(given), seed, given.engine or (), given.long):
         found.append(result)
         if given.json:
             with given.json.open("a") as file:
@@ -131,6 +132,16 @@ def main(arguments: list[str] | None = None) -> int:
         f"{sound_s:.2f} s and computes {ground.ROWS} rows; seed {seed}"
     )
     return int(bad > 0)
+
+
+def _numbers(given: argparse.Namespace) -> list[int]:
+    if given.only is not None:
+        return [given.only]
+    if given.engine and not given.kind:
+        return []
+    numbers = range(given.first, given.first + given.n * len(NAMES))
+    mine = [n for n in numbers if not given.kind or NAMES[n % len(NAMES)] in given.kind]
+    return mine[: given.n]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Engines that are broken on purpose: a harness that lets them pass sees nothing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -9,38 +9,54 @@ import numpy as np
 
 from pipeline import blocks
 from pipeline.block import Block, Target
+from pipeline.commits import Commits
 from storage.lease import Lease
 from storage.writer import Writer
 
-ENGINES = ("skips", "repeats", "drifts", "hoards", "forgets", "mixes")
-"Skips a block; does one twice; makes another thing of a row the second time; keeps its lease; \
-writes only some columns of a block; and those of another's rows."
+ENGINES = {
+    "skips": "nothing",
+    "repeats": "nothing",
+    "drifts": "worker-killed",
+    "forgets": "nothing",
+    "mixes": "nothing",
+    "hoards": "nothing",
+    "shares": "coordinator-stopped",
+}
+"""What is wrong, and the fault by which it shows: a block is never done; blocks are committed
+twice; rows that are made again come out different; a column of some blocks is not written, or gets
+its neighbours' rows; the lease is kept; the lease is given to whoever asks."""
 
 
 @contextmanager
 def engine(wrong: str) -> Iterator[None]:
     """The engine, broken in one way; sound when empty. `drifts` is in the worker."""
-    with {
+    broken: dict[str, Callable[[], Any]] = {
         "skips": lambda: mock.patch("pipeline.blocks.pending", _skipping),
-        "repeats": lambda: mock.patch("pipeline.blocks.pending", _repeating),
-        "hoards": lambda: mock.patch.object(Lease, "release", lambda _: None),
+        "repeats": lambda: mock.patch.object(Commits, "flush", _repeating),
         "forgets": lambda: mock.patch.object(Writer, "write_columns", _forgetting),
         "mixes": lambda: mock.patch.object(Writer, "write_columns", _mixing),
-    }.get(wrong, lambda: mock.patch.object(blocks, "logger", blocks.logger))():
+        "hoards": lambda: mock.patch.object(Lease, "release", lambda _: None),
+        "shares": lambda: mock.patch("storage.holder.Holder.is_dead", lambda _: True),
+    }
+    with broken.get(wrong, nullcontext)():
         yield
 
 
-_pending, _write = blocks.pending, Writer.write_columns
+_pending, _flush, _write = blocks.pending, Commits.flush, Writer.write_columns
 
 
 def _skipping(target: Target) -> list[Block]:
     return [block for block in _pending(target) if block.first != 4 * target.chunk_rows]
 
 
-def _repeating(target: Target) -> list[Block]:
-    found = _pending(target)
-    again = Block(first=0, last=target.chunk_rows, groups=frozenset(target.groups))
-    return found if not found or found[0].first == 0 else [again, *found]
+def _repeating(commits: Commits) -> None:
+    pieces, target = list(commits._pieces), commits._target
+    _flush(commits)
+    for piece in pieces:
+        for group, columns in piece.columns.items():
+            target.writer.write_columns(group, piece.block.first, columns)
+        rows = f"rows {piece.block.first}:{piece.block.last}"
+        target.writer.commit(f"{target.name}: {rows}", {"groups": sorted(piece.columns)})
 
 
 def _forgetting(writer: Writer, group: str, first: int, columns: Any) -> None:
@@ -51,5 +67,3 @@ def _forgetting(writer: Writer, group: str, first: int, columns: Any) -> None:
 def _mixing(writer: Writer, group: str, first: int, columns: Any) -> None:
     turned = {n: np.roll(v, 1) if n == "scale" else v for n, v in columns.items()}
     _write(writer, group, first, turned)
-
-

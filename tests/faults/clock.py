@@ -21,9 +21,7 @@ def built(folder: Path) -> dict[str, str]:
     if compiler is None:
         return {}
     source = Path(__file__).with_name("clock.c")
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return {"LD_PRELOAD": str(library), LIBRARY: str(library)}
 
 

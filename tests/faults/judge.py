@@ -15,7 +15,18 @@ from tests.faults.ground import ROWS, STORE, Arrays, Sound, products
 GOOD = ("whole", "named", "too late")
 """Every row as it should be; those quarantined that had to be, and the others as they should be;
 the fault came when the run was over."""
-BAD = ("LOST", "TWICE", "DIFFERENT", "LEASE", "LEFTOVER", "HANG", "CRASH", "WORDLESS", "REFUSED", "ACCEPTED")
+BAD = (
+    "LOST",
+    "TWICE",
+    "DIFFERENT",
+    "LEASE",
+    "LEFTOVER",
+    "HANG",
+    "CRASH",
+    "WORDLESS",
+    "REFUSED",
+    "ACCEPTED",
+)
 """Rows that are pending; committed twice; not the undisturbed run's; a lease that stays; processes
 that stay; no end in time; an end other than was promised; one that tells the person at
 the terminal nothing, or shows a traceback; a run that cannot be ended by starting it
@@ -37,6 +48,8 @@ class Result:
 
     number: int
     kind: str
+    engine: str = ""
+    "How the engine was broken; empty when it was not."
     outcome: str = "whole"
     words: list[str] = field(default_factory=list)
     "What was done, and what is wrong."

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.job import program
 from pipeline import jobs, submit
-from pipeline.cli import OK, USAGE, main
+from pipeline.cli import FAILED, OK, USAGE, main
 from tests.slurm.survey import written
 
 STAGES = ["simulate", "ingest", "denoise", "measure", "evaluate", "report"]
@@ -175,6 +175,18 @@ def test_jobs_are_shown_beside_the_rows(command: Command, queue: Path, tmp_path:
     assert "raise cluster.memory" in lines["simulate"]
     assert "DependencyNeverSatisfied" in lines["ingest"]
     assert re.search(r"│ 0 +│ 1536 +│ \? ", lines["ingest"])
+
+
+def test_a_queue_that_does_not_answer_is_no_fault_of_ours(command: Command, queue: Path) -> None:
+    command("submit", "ingest", "card.toml")
+    (queue / "squeue").write_text("#!/bin/bash\necho 'Unable to contact controller' >&2; exit 1\n")
+    status, said = command("jobs", "card.toml")
+    assert status == OK
+    assert "what was known before: squeue refuses --jobs=101: Unable to contact" in said
+    assert re.search(r"ingest +│ 101 +│ PENDING", said)
+    status, said = command("submit", "ingest", "card.toml")
+    assert status == FAILED
+    assert "Traceback" not in said
 
 
 def test_a_job_keeps_the_settings_and_the_backend_that_were_given(command: Command) -> None:
