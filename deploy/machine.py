@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -39,14 +40,13 @@ def workers(
     """Workers of a class of clusters, with these options; a killed one is started again."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(
-            prefix="workers-", dir=folder, ignore_cleanup_errors=True
-        ) as scratch,
-        make(**options, local_directory=scratch) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    scratch = tempfile.mkdtemp(prefix="workers-", dir=folder)
+    try:
+        with make(**options, local_directory=scratch) as cluster, Client(cluster) as client:
+            yield client
+    finally:
+        # What a killed worker spilled may not be ours to remove; it is nothing to fail for.
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def worker_options(resources: Resources, environment: dict[str, str]) -> dict[str, Any]:

@@ -198,8 +198,8 @@ class Card(Table):
 
     @property
     def digest(self) -> str:
-        """Eight hex digits of everything the card says."""
-        return digest8(self.model_dump(mode="json"))
+        """Eight hex digits of everything the card says but for where it runs."""
+        return digest8(self.model_dump(mode="json", exclude={"cluster"}))
 
 
 def digest8(value: object) -> str:

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from deploy.backend import QueueError
 from pipeline import card as cards
 from pipeline import signals, stages, stores, submit, upkeep
+from pipeline.block import BlockError
 from pipeline.stores import out
 from pipeline.submit import CardArgument, SetOption
 from storage.lease import LeaseError
@@ -47,6 +48,7 @@ def _verb(name: str, text: str) -> None:
 for _name, _text in {
     "simulate": "Write a mock survey with known truth, in the survey's own files.",
     "train": "Train the models of the card, and judge them.",
+    "map": "Denoise and measure, in one pass over the survey.",
     "denoise": "Run the routes' models over the survey.",
     "measure": "Measure line indices on everything there is.",
     "evaluate": "Judge the products on the survey.",
@@ -82,7 +84,7 @@ def run(card: CardArgument, settings: SetOption = None) -> None:
     loaded = cards.load(card, settings or [])
     stages.require_models(loaded)
     with stages.Machine(loaded) as machine:
-        for name in stages.RUN:
+        for name in stages.ORDER:
             if stages.applies(name, loaded):
                 _say(name, stages.stage(name, loaded, machine))
     from pipeline.report import table
@@ -165,7 +167,7 @@ def main() -> None:
         kept = "what was finished is kept; the same command goes on"
         print(f"specmill: interrupted ({signal}): {kept}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except (LeaseError, WriteError, StoreError, QueueError) as error:
+    except (LeaseError, WriteError, StoreError, QueueError, BlockError) as error:
         print(f"specmill: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None
     except (ValueError, FileNotFoundError, MemoryError, KeyError, ImportError) as error:

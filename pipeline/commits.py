@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pipeline import signals
 from pipeline.block import Target
 from pipeline.worker import Columns, Piece, Task
 from storage.fork import Fork
@@ -45,6 +46,12 @@ class Commits:
         self._pieces, self._forks = [], []
         if not pieces:
             return
+        # What a signal would break off here is finished, and would be lost.
+        with signals.later():
+            self._commit(pieces, forks)
+        self._last = time.monotonic()
+
+    def _commit(self, pieces: list[Piece], forks: list[Fork]) -> None:
         target = self._target
         target.writer.absorb(forks)
         for group in target.groups:
@@ -53,7 +60,6 @@ class Commits:
         rows = ", ".join(f"{piece.block.first}:{piece.block.last}" for piece in pieces)
         groups = sorted({group for piece in pieces for group in piece.columns})
         target.writer.commit(f"{target.name}: rows {rows}", {**target.metadata, "groups": groups})
-        self._last = time.monotonic()
 
     def _note(self, piece: Piece) -> None:
         block = piece.block

@@ -4,11 +4,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, KilledWorker, as_completed
 from distributed import Future as Remote
+from distributed.comm import CommClosedError
 
 from pipeline.block import Block, BlockError, Make, Target
 from pipeline.worker import Failure, Task, work
@@ -16,6 +18,8 @@ from storage.fork import Fork
 
 logger = logging.getLogger(__name__)
 
+_GONE = (CancelledError, CommClosedError, TimeoutError)
+"What Dask raises where its scheduler is there no more."
 MANY = 8
 "Failed blocks that are looked into, or one in a hundred: more are no fault of some spectra."
 
@@ -52,6 +56,8 @@ class Flow:
                 asked = under_way.pop(future)
                 yield from self._taken(future, asked, waiting)
                 self._refill(waiting, under_way, running)
+        except _GONE as error:
+            raise self._lost(error) from error
         finally:
             self.client.cancel(list(under_way))
 
@@ -68,6 +74,8 @@ class Flow:
             done: Task = future.result()
         except KilledWorker as error:
             done = Task(fork=self.fork, failed=block, failure=_killed(error))
+        except _GONE as error:
+            raise self._lost(error) from error
         if keep and done.failure:
             raise self.error(block, done.failure)
         return done
@@ -75,6 +83,12 @@ class Flow:
     def error(self, block: Block, failure: Failure) -> BlockError:
         """What ends a stage."""
         return BlockError(f"{self.target.name}: rows {block.first}:{block.last}: {failure.text}")
+
+    def _lost(self, error: BaseException) -> BlockError:
+        return BlockError(
+            f"{self.target.name}: the scheduler is gone ({type(error).__name__}: {error}); what "
+            "was committed is whole: start it, and the same command goes on"
+        )
 
     def _taken(
         self, future: Remote, asked: tuple[Block, ...], waiting: deque[Block]

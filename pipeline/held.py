@@ -48,7 +48,7 @@ class Held:
 
     def has(self, group: str, name: str) -> bool:
         """Whether a group has a variable."""
-        return name in (self.made[group] if group in self.made else self.survey.dataset(group))
+        return name in (self.made[group] if group in self.made else self._dataset(group))
 
     def batch(self, frame: Frame) -> Batch:
         """The observed spectra on a frame."""
@@ -67,8 +67,11 @@ class Held:
 
     def footprint(self) -> xr.Dataset:
         """What a footprint looks at."""
-        spectra = self.survey.dataset(self.spectra)
+        spectra = self._dataset(self.spectra)
         return footprint_columns(spectra, lambda name: self.values(self.spectra, name))
+
+    def _dataset(self, group: str) -> xr.Dataset:
+        return _opened(self._store, self._snapshot, group)
 
     def _read(self, group: str, name: str) -> np.ndarray:
         try:
@@ -80,7 +83,7 @@ class Held:
             ) from error
 
     def _without_bad(self, group: str, name: str) -> np.ndarray:
-        array = self.survey.dataset(group)[name]
+        array = self._dataset(group)[name]
         if array.dims == ("spectrum",):
             found = self._from_column(group, name)
         else:
@@ -121,7 +124,13 @@ class Held:
 def _column_chunk(store: str, snapshot: str, group: str, name: str, number: int) -> np.ndarray:
     """One chunk of a column, for all blocks in it: text is slow to decode."""
     rows = slice(number * COLUMN_ROWS, (number + 1) * COLUMN_ROWS)
-    return reading(store, snapshot).dataset(group)[name][rows].to_numpy()
+    return _opened(store, snapshot, group)[name][rows].to_numpy()
+
+
+@lru_cache(maxsize=32)
+def _opened(store: str, snapshot: str, group: str) -> xr.Dataset:
+    """A group, opened once: nothing of it may be loaded in place."""
+    return reading(store, snapshot).dataset(group)
 
 
 @lru_cache(maxsize=8)

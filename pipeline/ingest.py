@@ -15,7 +15,7 @@ from pipeline.card import Card
 from pipeline.plan import NAMED, Plan, changed_files, look
 from pipeline.read import Read
 from pipeline.settle import settle
-from pipeline.stage import config_of, origin, reader, target
+from pipeline.stage import config_of, everywhere, origin, reader, target
 from storage import schema
 from storage.reader import Reader
 from storage.schema import Reason, Status
@@ -116,7 +116,15 @@ def _fill(writer: Writer, card: Card, form: Reader, config: str, client: Client)
     group = f"spectra/{config}"
     snapshot = Survey.open(card.store).snapshot
     survey = card.survey
-    make = Read(form, config, survey.root, card.store, snapshot, survey.dust_map, survey.precision)
+    make = Read(
+        form,
+        config,
+        survey.root,
+        everywhere(card.store),
+        snapshot,
+        survey.dust_map,
+        survey.precision,
+    )
     where = target(card, writer, [group], form.configs[config].size)
     return blocks.run(make, target=where, client=client)[group]
 

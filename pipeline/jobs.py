@@ -42,6 +42,7 @@ CURES = {
     "PREEMPTED": "gave way to another job; submit again to go on",
     "NODE_FAIL": "its node failed; submit again to go on",
     MEMORY: "killed, most likely for its memory: raise cluster.memory, or ask for fewer workers",
+    STUCK: "what it waits for ended badly; submit run again to queue both",
     GONE: "its queue has forgotten it and it left no record; submit again to go on",
 }
 "What to do about an end."
@@ -172,7 +173,7 @@ def judge(seen: Seen | None, ended: Exit | None) -> tuple[str, str]:
     """
     told = seen.state if seen else ""
     if seen and told in _WAITS:
-        return (STUCK if seen.reason == STUCK else WAITING), seen.reason
+        return (STUCK, CURES[STUCK]) if seen.reason == STUCK else (WAITING, seen.reason)
     if told in _RUNS:
         return RUNNING, ""
     state = _end(told, ended or (Exit(seen.status) if seen and seen.status is not None else None))

@@ -40,7 +40,9 @@ def outlook(stages: Iterable[str], card: Card) -> dict[str, Outlook]:
     rows, known, found = _rows(card), rates.known(card), {}
     for stage in stages:
         pending = _pending(stage, card, rows)
-        rate = next((said for name, said in known.items() if stage in name.split("+")), None)
+        rate = next(
+            (said for name, said in known.items() if stage in (name, *name.split("+"))), None
+        )
         seconds = None
         if rate and pending is not None:
             worker_s = rate["seconds"] * rate["workers"] / rate["rows"]
@@ -59,7 +61,7 @@ def _rows(card: Card) -> int | None:
 
 
 def _pending(stage: str, card: Card, rows: int | None) -> int | None:
-    if not exists(card.store) or stage not in ("ingest", "denoise", "measure"):
+    if not exists(card.store) or stage not in ("ingest", "map", "denoise", "measure"):
         return rows
     if stage == "ingest":
         group, survey = f"spectra/{config_of(card)}", Survey.open(card.store)
@@ -69,7 +71,13 @@ def _pending(stage: str, card: Card, rows: int | None) -> int | None:
     from pipeline import passes
 
     try:
-        return max((stale.rows for stale in passes.look(card, (stage,))), default=0)
+        return max(
+            (
+                stale.rows
+                for stale in passes.look(card, passes.STAGES if stage == "map" else (stage,))
+            ),
+            default=0,
+        )
     except (ValueError, FileNotFoundError):
         # Not ingested whole, or its models are still to come.
         return rows

@@ -20,7 +20,7 @@ from pipeline.inputs import inputs
 from pipeline.measure import Measure
 from pipeline.precise import settled
 from pipeline.product import loaded
-from pipeline.stage import config_of, grid_of, require_ingested, target
+from pipeline.stage import config_of, everywhere, grid_of, require_ingested, target
 from pipeline.stale import Stale, Step
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
@@ -81,7 +81,12 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
         stale.prepare(writer, card, steps, survey)
         steps = _precise(card, steps, writer, client)
         survey = Survey.open(card.store)
-        work = Pass(store=card.store, snapshot=survey.snapshot, config=config, steps=tuple(steps))
+        work = Pass(
+            store=everywhere(card.store),
+            snapshot=survey.snapshot,
+            config=config,
+            steps=tuple(steps),
+        )
         groups = [step.group for step in steps]
         pixels = grid_of(survey, f"spectra/{config}").size
         # Flux and sigma of each product, beside what is read and framed.

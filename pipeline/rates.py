@@ -15,6 +15,7 @@ FEWEST = 256
 
 def note(card: Card, stages: Collection[str], rows: int, tallies: Mapping[str, Tally]) -> None:
     """Keep what a pass took."""
+    name = "map" if len(stages) > 1 else next(iter(stages))
     if rows < FEWEST:
         return
     seconds = max(tally.seconds for tally in tallies.values())
@@ -22,11 +23,11 @@ def note(card: Card, stages: Collection[str], rows: int, tallies: Mapping[str, T
     file.parent.mkdir(parents=True, exist_ok=True)
     said = {"rows": rows, "seconds": round(seconds, 3), "workers": card.cluster.workers}
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({**known(card), "+".join(stages): said}, indent=1))
+    partial.write_text(json.dumps({**known(card), name: said}, indent=1))
     partial.replace(file)
 
 
 def known(card: Card) -> dict[str, Any]:
-    """The rates of a run: {stage: {rows, seconds, workers}}; stages of one pass are joined by +."""
+    """The rates of a run: {stage: {rows, seconds, workers}}."""
     file = Path(card.run.dir) / FILE
     return dict(json.loads(file.read_text())) if file.is_file() else {}

@@ -40,7 +40,7 @@ def look(card: Card) -> list[Found]:
 
 def do(card: Card, machine: Machine) -> Iterator[tuple[str, str]]:
     """Make what is stale again; (stage, what it says) as each is done."""
-    for name in ("ingest", "train", "denoise + measure"):
+    for name in ("ingest", "train", "map"):
         if any(found.stage == name for found in look(card)):
             yield name, stage(name, card, machine)
 
@@ -93,10 +93,10 @@ def _passes(card: Card) -> Iterator[Found]:
         found = passes.look(card)
     except (FileNotFoundError, ValueError) as error:
         # No model yet, or none that passes: what there will be to do shows when there is one.
-        yield Found(stage="denoise + measure", what=str(error))
+        yield Found(stage="map", what=str(error))
         return
     for stale in found:
-        yield Found(stage="denoise + measure", what=str(stale))
+        yield Found(stage="map", what=str(stale))
 
 
 def _has_spectra(card: Card) -> bool:

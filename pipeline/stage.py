@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.blocks import block_chunks
 from pipeline.card import Card
 from storage.grid import Grid
 from storage.names import resolve
+from storage.place import is_bucket
 from storage.provenance import provenance
 from storage.reader import Reader
 from storage.store import Survey
@@ -67,6 +69,11 @@ def snapshot_of(survey: Survey, group: str) -> str:
         if said.get("group") == group or group in said.get("groups", ()):
             return version.snapshot
     raise ValueError(f"{survey.path}: no version in its history changed {group}; ingest it again")
+
+
+def everywhere(store: str) -> str:
+    """The path of a store for workers, who may stand in another folder."""
+    return store if is_bucket(store) else str(Path(store).absolute())
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from typing import cast
 from distributed import Client
 
 from deploy.backend import Backend
+from pipeline import rates, signals
 from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.worker import Setup
@@ -19,11 +20,10 @@ from storage.names import resolve
 
 logger = logging.getLogger(__name__)
 
-ORDER = ("simulate", "ingest", "train", "denoise", "measure", "evaluate", "report")
-TOGETHER = "denoise + measure"
-"Both in one pass over the survey."
-RUN = ("simulate", "ingest", "train", TOGETHER, "evaluate", "report")
-"What a whole run does."
+ORDER = ("simulate", "ingest", "train", "map", "evaluate", "report")
+"What a whole run does; map is denoise and measure in one pass."
+APART = ("denoise", "measure")
+"What map does, each by itself."
 TIMES = "times.json"
 
 
@@ -82,6 +82,7 @@ def stage(name: str, card: Card, machine: Machine) -> str:
     # Imported here: a stage that is not asked for costs no import of torch or Ray.
     if not applies(name, card):
         raise ValueError(f"the card has no table for {name}; add one")
+    signals.rearm()
     begin = time.monotonic()
     said = _DO[name](card, machine)
     if said is None:
@@ -115,7 +116,9 @@ def _ingest(card: Card, machine: Machine) -> str | None:
     if ingest.is_done(card):
         return None
     ingest.require_files(card)
-    return str(ingest.ingest(card, machine.client()))
+    tally = ingest.ingest(card, machine.client())
+    rates.note(card, ["ingest"], tally.computed, {"ingest": tally})
+    return str(tally)
 
 
 def _train(card: Card, machine: Machine) -> str | None:
@@ -161,7 +164,7 @@ _DO: dict[str, Callable[[Card, Machine], str | None]] = {
     "train": _train,
     "denoise": _pass("denoise"),
     "measure": _pass("measure"),
-    TOGETHER: _pass("denoise", "measure"),
+    "map": _pass("denoise", "measure"),
     "evaluate": _evaluate,
     "report": _report,
 }

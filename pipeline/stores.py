@@ -205,6 +205,6 @@ def doctor(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (*(query, status, history, tag, expire, migrate, verify, join, export, doctor),):
+    for verb in (*(query, history, tag, expire, migrate, verify, join, export, doctor),):
         app.command()(verb)
     app.command("import")(import_)

@@ -27,7 +27,7 @@ CardArgument = Annotated[str, typer.Argument(metavar="CARD", help="A run card (T
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="table.key=value", help="A one-off value.")
 ]
-SPREAD = ("ingest", "denoise", "measure")
+SPREAD = ("ingest", "map", *stages.APART)
 "Stages that Dask workers do; the others are one process, on one node."
 NO_GPU = ("simulate", "ingest", "evaluate", "report")
 
@@ -89,7 +89,7 @@ def submit(
     settings: SetOption = None,
 ) -> None:
     """Hand a stage, or every stage that is not done, to a cluster."""
-    if stage not in ("run", *stages.ORDER):
+    if stage not in ("run", *stages.ORDER, *stages.APART):
         raise ValueError(f"{stage!r} is no stage (there: run, {', '.join(stages.ORDER)})")
     given = [*(settings or []), *([f'cluster.walltime="{walltime}"'] if walltime else [])]
     order = Order(path=card, settings=tuple(given), backend=backend)
@@ -143,8 +143,9 @@ def register(app: typer.Typer) -> None:
 def is_done(stage: str, card: Card) -> bool:
     """Whether a stage has nothing to do, as far as can be said before those ahead of it ran."""
     try:
-        if stage in ("denoise", "measure"):
-            return bool(import_module("pipeline.passes").is_done(card, (stage,)))
+        if stage in ("map", *stages.APART):
+            passes = import_module("pipeline.passes")
+            return bool(passes.is_done(card, passes.STAGES if stage == "map" else (stage,)))
         return bool(import_module(f"pipeline.{stage}").is_done(card))
     except (ValueError, FileNotFoundError):
         return False

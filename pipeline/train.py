@@ -11,18 +11,18 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pipeline import index
+from pipeline import index, signals
 from pipeline.card import Card, TrainModel, digest8, read_toml, shipped
 from pipeline.expression import evaluate
 from pipeline.simulate import mock
 from pipeline.stage import (
     config_of,
+    everywhere,
     footprint_columns,
     grid_of,
     require_ingested,
     snapshot_of,
 )
-from storage.place import is_bucket
 from storage.provenance import code_version
 from storage.schema import COLUMNS, ObjectType, Split, Status
 from storage.store import Survey, exists
@@ -67,6 +67,8 @@ def train(card: Card) -> str:
     threads = max(1, resources.workers * resources.threads)
     fitted = {}
     with fit.session(threads=threads):
+        # Ray's core has put its own handlers in the place of ours.
+        signals.rearm()
         for name, task in wanted.items():
             logger.info("train %s: %d spectra", name, len(task.train))
             fitted[name] = fit.train(task, Path(card.run.dir) / "training", name, threads=threads)
@@ -105,8 +107,9 @@ def tasks(card: Card) -> dict[str, Task]:
     survey, group = Survey.open(card.store), f"spectra/{config}"
     require_ingested(survey, group)
     # Ray workers live in folders of their own.
-    path = card.store if is_bucket(card.store) else str(Path(card.store).absolute())
-    source = StoreSource(path=path, config=config, snapshot=snapshot_of(survey, group))
+    source = StoreSource(
+        path=everywhere(card.store), config=config, snapshot=snapshot_of(survey, group)
+    )
     train, val = (sample(card, survey, side) for side in (Split.TRAIN, Split.VAL))
     frame = named(card.frame.name)
     return {

@@ -11,7 +11,7 @@ from distributed import Client
 from pipeline import blocks
 from pipeline.block import Block
 from pipeline.card import Card
-from pipeline.stage import config_of, origin, reader, target
+from pipeline.stage import config_of, everywhere, origin, reader, target
 from storage import schema
 from storage.schema import Reason, Status
 from storage.store import Survey
@@ -85,7 +85,7 @@ def ingest(card: Card, writer: Writer, client: Client) -> blocks.Tally:
         writer.commit(f"{group}: room for {rows} rows", {"group": group})
     make = CopyTruth(
         folder=str(Path(card.survey.root) / TRUTH),
-        store=card.store,
+        store=everywhere(card.store),
         snapshot=Survey.open(card.store).snapshot,
         config=config,
     )

@@ -6,10 +6,26 @@ import typer
 from rich.table import Table
 
 from pipeline import card as cards
+from pipeline import stores
 from pipeline.stores import FAILED, StoreArgument, out
-from pipeline.submit import CardArgument, SetOption
+from pipeline.submit import CardArgument, SetOption, show
+from storage.store import exists
 
 SideArgument = Annotated[str, typer.Argument(help="STORE[@VERSION]:INPUT, or INPUT of the other.")]
+
+
+def status(
+    store: Annotated[str, typer.Argument(metavar="STORE|CARD", help="A store, or a run card.")],
+    snapshot: stores.SnapshotOption = None,
+) -> None:
+    """A line per group: rows by what became of them; of a card, its jobs and the rest."""
+    if store.endswith(".toml"):
+        loaded = cards.load(store)
+        show(loaded)
+        if not exists(loaded.store):
+            return
+        store = loaded.store
+    stores.status(store, snapshot)
 
 
 def reprocess(
@@ -98,7 +114,7 @@ def rederive(
 
 def register(app: typer.Typer) -> None:
     """Give the verbs to the command."""
-    for verb in (reprocess, compare, coverage, release, rederive):
+    for verb in (status, reprocess, compare, coverage, release, rederive):
         app.command()(verb)
 
 

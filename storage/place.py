@@ -25,6 +25,9 @@ _CURES = {
     "os error 122": "the disk quota is used up; free some",
     "os error 30": "the file system is read-only; mount it writable, or copy the store",
     "os error 13": "not permitted; ask the owner of the store",
+    "drifted from object store clock": (
+        "the clocks of this machine and of the store differ by more than 10 minutes; set them right"
+    ),
     "NoSuchBucket": "no such bucket; make it, or correct the path",
     "AccessDenied": "access is denied; check AWS_ACCESS_KEY_ID and the policy of the bucket",
     "dispatch failure": "the endpoint does not answer; check AWS_ENDPOINT_URL",

@@ -124,7 +124,7 @@ def test_gpus_are_refused() -> None:
 
 def test_a_submitted_job_runs_in_the_background_and_leaves_its_log(tmp_path: Path) -> None:
     # The child below is ours, so that its end can be waited for.
-    show = "import os; print(os.environ['PYTHONSAFEPATH'], os.getsid(0) == os.getpid())"
+    show = "import os; print(os.environ['PYTHONSAFEPATH'], os.getsid(0) == os.getppid())"
     job = Job(name="show", command=(sys.executable, "-c", show), folder=tmp_path)
 
     pid = int(local.submit(job))

@@ -33,7 +33,7 @@ def running(keys: Path) -> Iterator[str]:
         processes=False,
         protocol="tls://",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         security=certificates.known(keys),
     ) as cluster:
         yield cluster.scheduler_address

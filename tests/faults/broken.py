@@ -35,8 +35,8 @@ def engine(wrong: str) -> Iterator[None]:
         "repeats": lambda: mock.patch.object(Commits, "flush", _repeating),
         "forgets": lambda: mock.patch.object(Writer, "write_columns", _forgetting),
         "mixes": lambda: mock.patch.object(Writer, "write_columns", _mixing),
-        "hoards": lambda: mock.patch.object(Lease, "release", lambda _: None),
-        "shares": lambda: mock.patch("storage.holder.Holder.is_dead", lambda _: True),
+        "hoards": lambda: mock.patch.object(Lease, "release"),
+        "shares": lambda: mock.patch("storage.holder.Holder.is_dead", return_value=True),
     }
     with broken.get(wrong, nullcontext)():
         yield

@@ -15,7 +15,7 @@ from storage.writer import Writer
 from tests.pipeline.scene import factors, ingested, save
 from tests.pipeline.stores import CONFIG
 
-ROWS, CHUNK = 192, 16
+ROWS, CHUNK = 160, 20
 BLOCKS = ROWS // CHUNK
 MEMORY_MIB = 640
 "Of a worker."
@@ -32,10 +32,6 @@ config = "{CONFIG}"
 [[denoise.route]]
 where = "z < 0.08"
 model = "factors"
-
-[[denoise.route]]
-where = "z >= 0.08"
-model = "filter"
 
 [measure]
 inputs = ["raw", "denoised"]
@@ -63,19 +59,18 @@ def small_chunks() -> Iterator[None]:
     """Every chunk is small, and every block one chunk: a run of seconds has many."""
     with (
         mock.patch("pipeline.stage.CHUNK_ROWS", CHUNK),
-        mock.patch("pipeline.stage.block_chunks", lambda *_: 1),
+        mock.patch("pipeline.stage.block_chunks", return_value=1),
         mock.patch.object(Writer.create_group, "__defaults__", (CHUNK,)),
     ):
         yield
 
 
 def make(folder: Path) -> None:
-    """A survey that is ingested, two models, and a card: nothing is denoised yet."""
+    """A survey that is ingested, a model, and a card: nothing is denoised yet."""
     run = folder / "run"
     with small_chunks():
         ingested(run, ROWS)
     save(run, "factors", factors(str(folder / STORE)))
-    save(run, "filter")
     shutil.rmtree(run / "parts")
     (folder / "card.toml").write_text(CARD)
 

@@ -55,6 +55,8 @@ class Result:
     "What was done, and what is wrong."
     seconds: float = 0.0
     "Wall time of all runs together, without what the trial itself waited."
+    undisturbed_s: float = 0.0
+    "Wall time of a run to which nothing happens."
     computed: int = 0
     "Rows computed, those that were computed in vain among them."
     starts: int = 1

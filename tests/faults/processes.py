@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -42,6 +42,13 @@ def children() -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def end() -> None:
+    """Kill what is left of the trials; the server ends with the last of them."""
+    for process in children():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @dataclass

@@ -30,6 +30,9 @@ FINISHED = (0, 1)
 REFUSED, INTERRUPTED = 3, 4
 "Exit statuses of a run that says why it cannot go on, and of one that was asked to end."
 PASS = ("products", "card.toml")
+Rows = tuple[Collection[int], Collection[int]]
+"Rows that must be quarantined, and those that were made once more."
+NONE: Rows = ((), ())
 RETRY = ("reprocess", "card.toml", "--retry")
 
 
@@ -111,7 +114,7 @@ class Trial:
             os.kill(pid, number)
 
     def end(self, running: Running, statuses: Collection[int] = FINISHED, words: str = "") -> int:
-        """Wait for the end of a process, which is to have such a status and say such words."""
+        """Wait for the end of a process: such a status, and such words where it is REFUSED."""
         status = running.wait(LONGEST_S)
         self.result.seconds += time.monotonic() - running.begun
         if status is None:
@@ -121,7 +124,7 @@ class Trial:
             return -signal.SIGKILL
         if status not in statuses:
             self.blame("CRASH", f"status {status}, expected {statuses}: {last(running.said)}")
-        elif status == REFUSED and words not in running.said:
+        elif status == REFUSED and words not in told(running.said):
             self.blame("WORDLESS", f"status {status} without {words!r}: {last(running.said)}")
         elif status not in FINISHED and "Traceback" in running.said:
             self.blame("WORDLESS", f"status {status} with a traceback: {last(running.said)}")
@@ -195,6 +198,11 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def told(said: str) -> str:
+    """What a command says when it ends."""
+    return "\n".join(line for line in said.splitlines() if line.startswith("specmill: "))
 
 
 def last(said: str) -> str:

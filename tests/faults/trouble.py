@@ -101,5 +101,7 @@ def _hog() -> None:
 
 def limit_files(pid: int, size: int) -> None:
     """No file of a process grows beyond that many bytes: writes fail as on a full disk."""
-    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+    if pid:
+        # Of process 0 is said: this one.
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))

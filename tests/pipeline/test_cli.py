@@ -24,7 +24,8 @@ SDSS = sdss.build()
 
 VERBS = {
     *(*ORDER, "run", "init", "query", "status", "history", "tag", "expire", "migrate", "verify"),
-    *("join", "export", "import", "doctor", "submit", "jobs", "list"),
+    *("join", "export", "import", "doctor", "submit", "jobs", "list", "reprocess", "compare"),
+    *("coverage", "release", "rederive"),
 }
 
 

@@ -75,7 +75,9 @@ def test_every_end_says_what_to_do() -> None:
 def test_a_job_that_waits_says_why_and_a_stuck_one_is_named() -> None:
     assert judge(Seen(state="PENDING", reason="Priority"), None) == ("PENDING", "Priority")
     stuck = Seen(state="PENDING", reason="DependencyNeverSatisfied")
-    assert judge(stuck, None)[0] == "DependencyNeverSatisfied"
+    state, reason = judge(stuck, None)
+    assert state == "DependencyNeverSatisfied"
+    assert "what it waits for ended badly" in reason
 
 
 def test_the_exit_status_of_the_accounts_stands_in_for_a_lost_record() -> None:

@@ -8,8 +8,8 @@ from astropy.io import fits
 
 from storage import fits as ours
 from storage.readers import sdss
-from storage.schema import ObjectType, Status
-from tests.storage.sdss_mock import EDGES, PIXELS, load, mock, one
+from storage.schema import ObjectType, Reason, Status
+from tests.storage.sdss_mock import EDGES, PIXELS, edit, load, mock, one, refused
 
 SDSS = sdss.build()
 
@@ -202,3 +202,13 @@ def test_text_longer_than_its_column_is_refused(tmp_path: Path) -> None:
     ds["class"][:] = "GALAXIES"
     with pytest.raises(ValueError, match="CLASS 'GALAXIES' does not fit"):
         SDSS.write(ds, str(tmp_path), "sdss")
+
+
+@pytest.mark.parametrize("column", ["PLATE", "FIBERID"])
+def test_parts_of_a_name_that_are_no_whole_numbers_are_quarantined(spec: Path, column: str) -> None:
+    def spoil(hdus: fits.HDUList) -> None:
+        number = hdus[2].columns.names.index(column) + 1
+        assert hdus[2].header[f"TFORM{number}"] == "J"
+        hdus[2].header[f"TFORM{number}"] = "E"
+
+    refused(edit(spec, spoil), Reason.UNREADABLE, f"{column} is float32, expected a whole number")
