@@ -40,9 +40,7 @@ def outlook(stages: Iterable[str], card: Card) -> dict[str, Outlook]:
     rows, known, found = _rows(card), rates.known(card), {}
     for stage in stages:
         pending = _pending(stage, card, rows)
-        rate = next(
-            (said for name, said in known.items() if stage in (name, *name.split("+"))), None
-        )
+        rate = known.get(stage)
         seconds = None
         if rate and pending is not None:
             worker_s = rate["seconds"] * rate["workers"] / rate["rows"]
@@ -71,13 +69,8 @@ def _pending(stage: str, card: Card, rows: int | None) -> int | None:
     from pipeline import passes
 
     try:
-        return max(
-            (
-                stale.rows
-                for stale in passes.look(card, passes.STAGES if stage == "map" else (stage,))
-            ),
-            default=0,
-        )
+        found = passes.look(card, passes.STAGES if stage == "map" else (stage,))
+        return max((stale.rows for stale in found), default=0)
     except (ValueError, FileNotFoundError):
         # Not ingested whole, or its models are still to come.
         return rows

@@ -25,7 +25,7 @@ SDSS = sdss.build()
 VERBS = {
     *(*ORDER, "run", "init", "query", "status", "history", "tag", "expire", "migrate", "verify"),
     *("join", "export", "import", "doctor", "submit", "jobs", "list", "reprocess", "compare"),
-    *("coverage", "release", "rederive"),
+    *("denoise", "measure", "coverage", "release", "rederive"),
 }
 
 

@@ -14,7 +14,7 @@ from pipeline import jobs, submit
 from pipeline.cli import FAILED, OK, USAGE, main
 from tests.slurm.survey import written
 
-STAGES = ["simulate", "ingest", "denoise", "measure", "evaluate", "report"]
+STAGES = ["simulate", "ingest", "map", "evaluate", "report"]
 Command = Callable[..., tuple[int, str]]
 
 
@@ -70,7 +70,7 @@ def test_a_dry_run_prints_the_plan_and_scripts_and_touches_nothing(
     assert status == OK
     plan, *scripts = said.split("#!/bin/bash\n")
     assert re.findall(r"│ (\w+) +│ 1536 +│ <= 3", plan) == STAGES
-    assert "no rate measured yet for ingest, denoise, measure: first run a small card" in plan
+    assert "no rate measured yet for ingest, map: first run a small card" in plan
     assert re.search(r"scratch +run/workers: .* free", plan)
     assert len(scripts) == len(STAGES)
     for stage, script in zip(STAGES, scripts, strict=True):
@@ -83,14 +83,14 @@ def test_a_dry_run_prints_the_plan_and_scripts_and_touches_nothing(
 def test_a_measured_rate_tells_how_long_it_takes(command: Command, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "rates.json").write_text(
-        '{"ingest": {"rows": 100, "seconds": 1000, "workers": 2}, "denoise+measure": '
+        '{"ingest": {"rows": 100, "seconds": 1000, "workers": 2}, "map": '
         '{"rows": 1536, "seconds": 20, "workers": 4}}'
     )
     _, said = command("submit", "run", "card.toml", "--dry-run", "--set", "cluster.workers=4")
     rows = {line.split()[1]: line for line in said.splitlines() if line.startswith("│")}
     # 1536 rows x 20 worker seconds, and as long as before, over four workers.
     assert f"{1536 * 20 / 4 / 3600:.2f} h" in rows["ingest"]
-    assert " 20 s " in rows["measure"]
+    assert " 20 s " in rows["map"]
     walltime = ("--walltime", "00:30:00", "--set", "cluster.workers=1")
     _, said = command("submit", "ingest", "card.toml", "--dry-run", *walltime)
     # 30,720 s in pieces of 30 minutes, but for the grace.
@@ -102,8 +102,8 @@ def test_a_run_is_a_chain_of_jobs(command: Command, queue: Path, tmp_path: Path)
     status, said = command("submit", "run", "card.toml")
     assert status == OK
     after = [re.findall(r"--dependency=(\S+)", call) for call in calls(queue, "sbatch")]
-    assert after == [[], *([f"afterok:{id}"] for id in range(101, 106))]
-    assert "measure: submitted as 104 after 103" in said
+    assert after == [[], *([f"afterok:{id}"] for id in range(101, 105))]
+    assert "map: submitted as 103 after 102" in said
     kept = jobs.load(tmp_path / "run")
     assert [(one.stage, one.id, one.after) for one in kept][:2] == [
         ("simulate", "101", ""),
@@ -113,15 +113,15 @@ def test_a_run_is_a_chain_of_jobs(command: Command, queue: Path, tmp_path: Path)
 
 def test_what_is_queued_or_runs_is_not_submitted_again(command: Command, queue: Path) -> None:
     command("submit", "run", "card.toml")
-    waits = {f"_{id}": "PENDING|Dependency" for id in range(102, 107)}
+    waits = {f"_{id}": "PENDING|Dependency" for id in range(102, 106)}
     states(queue, _101="RUNNING|None", **waits)
-    status, said = command("submit", "measure", "card.toml")
+    status, said = command("submit", "map", "card.toml")
     assert status == USAGE
-    assert "measure: pending as job 104 of slurm already (Dependency)" in said
+    assert "map: pending as job 103 of slurm already (Dependency)" in said
     status, said = command("submit", "run", "card.toml")
     assert status == OK
     assert "simulate: running as 101 already" in said
-    assert len(calls(queue, "sbatch")) == 6
+    assert len(calls(queue, "sbatch")) == 5
 
 
 def test_what_waits_for_a_failed_job_is_cancelled_and_submitted_again(
@@ -129,14 +129,14 @@ def test_what_waits_for_a_failed_job_is_cancelled_and_submitted_again(
 ) -> None:
     command("submit", "run", "card.toml")
     (tmp_path / "run/jobs/specmill-simulate-101.exit").write_text("3 \n")
-    waits = {f"_{id}": "PENDING|Dependency" for id in range(103, 107)}
+    waits = {f"_{id}": "PENDING|Dependency" for id in range(103, 106)}
     states(queue, _101="FAILED|NonZeroExitCode", _102="PENDING|DependencyNeverSatisfied", **waits)
     status, said = command("submit", "run", "card.toml")
     assert status == OK
     assert "ingest: 102 waited for a job that ended badly; cancelled" in said
-    assert calls(queue, "scancel") == ["102", "103", "104", "105", "106"]
-    assert "ingest: submitted as 108 after 107" in said
-    assert len(calls(queue, "sbatch")) == 12
+    assert calls(queue, "scancel") == ["102", "103", "104", "105"]
+    assert "ingest: submitted as 107 after 106" in said
+    assert len(calls(queue, "sbatch")) == 10
 
 
 def test_a_card_that_was_wrong_is_refused_until_it_is_saved_again(

@@ -26,8 +26,8 @@ def test_a_run_on_slurm_is_done_stage_after_stage(say: Say, tmp_path: Path) -> N
     said = say(SPEC, "submit", "run", "card.toml")
     ids = re.findall(r"submitted as (\d+)", said)
     assert re.findall(r"after (\d+)", said) == ids[:-1]
-    again = say(SPEC, "submit", "measure", "card.toml", status=2)
-    assert f"measure: pending as job {last(tmp_path, 'measure').id} of slurm already" in again
+    again = say(SPEC, "submit", "map", "card.toml", status=2)
+    assert f"map: pending as job {last(tmp_path, 'map').id} of slurm already" in again
     until(lambda: states(say, ids) == ["COMPLETED"] * len(ids), 300)
     table = say(SPEC, "jobs", "card.toml")
     assert table.count("COMPLETED") == len(ids)
