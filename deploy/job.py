@@ -122,7 +122,7 @@ class Cluster(Resources):
 
     def resources(self) -> Resources:
         """What to ask a backend for, with the threads counted out."""
-        share = max(1, cores() // self.workers) if self.backend == "local" else 1
+        share = max(1, cores() // self.workers) if self.backend in ("local", "cuda") else 1
         given = self.model_dump(include=set(Resources.model_fields))
         return Resources(**given | {"threads": self.threads or share})
 
@@ -201,14 +201,15 @@ def threads_environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of a worker: its threads, and how much of the memory it freed it keeps.
+def worker_environment(threads: int, gpus: int = 0) -> dict[str, str]:
+    """Variables of a worker: its threads, how much of the memory it freed it keeps, its device.
 
     Arrays come and go by the block. Giving each back to the system, as Dask has its workers do,
     costs more than decoding it.
     """
     keeping = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-    return threads_environment(threads) | dict.fromkeys(keeping, str(KEPT_BYTES))
+    device = {"SPECMILL_DEVICE": "cuda"} if gpus else {}
+    return threads_environment(threads) | dict.fromkeys(keeping, str(KEPT_BYTES)) | device
 
 
 def cores() -> int:

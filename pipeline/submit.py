@@ -53,7 +53,8 @@ class Order:
         if any(setting.startswith("cluster.backend=") for setting in given):
             return given
         cluster = cards.load(self.path, given).cluster
-        inside = "srun" if cluster.nodes > 1 and stage in SPREAD else "local"
+        alone = "cuda" if cluster.gpus else "local"
+        inside = "srun" if cluster.nodes > 1 and stage in SPREAD else alone
         # What a card names beside these, as the GPUs of a node, is meant for inside.
         return given if cluster.backend not in ("local", "slurm") else [*given, _backend(inside)]
 

@@ -41,6 +41,10 @@ class Holder:
     "A secret of this lease."
     renewed: str
     "ISO time of the last commit, for people: clocks differ."
+    queue: str = ""
+    "Cluster and number of its Slurm job; empty elsewhere."
+    restart: int = 0
+    "How often Slurm had started that job again."
 
     @classmethod
     def me(cls, job: str) -> Self:
@@ -52,6 +56,8 @@ class Holder:
             job=job,
             nonce=secrets.token_hex(8),
             renewed=_now(),
+            queue=_queued(),
+            restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         )
 
     @classmethod
@@ -65,7 +71,7 @@ class Holder:
         """
         found = cls(**values)
         for name, value in asdict(found).items():
-            if not isinstance(value, int if name == "pid" else str):
+            if not isinstance(value, int if name in ("pid", "restart") else str):
                 raise TypeError(f"{name} is {value!r}")
         if found.pid < 1:
             raise TypeError(f"pid is {found.pid}")
@@ -83,9 +89,13 @@ class Holder:
 
         On the same machine, since the same boot and in the same process namespace, its number
         tells. A machine that was booted again since, and is no container, runs none of its old
-        processes. Of anything else nothing is proven: another machine, or a container, whose id
-        and name may come from its image.
+        processes. A Slurm job that was started again has lost its former self: Slurm does that when
+        a node was lost or needed. Of anything else nothing is proven: another machine, or a
+        container, whose id and name may come from its image.
         """
+        again = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if self.queue and self.queue == _queued() and self.restart < again:
+            return True
         here = _here()
         if any(here[name] != getattr(self, name) for name in ("host", "machine", "space")):
             return False
@@ -101,6 +111,11 @@ def _here() -> dict[str, str]:
         "boot": _text("/proc/sys/kernel/random/boot_id"),
         "space": _link("/proc/self/ns/pid"),
     }
+
+
+def _queued() -> str:
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return f"{os.environ.get('SLURM_CLUSTER_NAME', '')}/{job}" if job else ""
 
 
 def _text(file: str) -> str:

@@ -86,7 +86,7 @@ def worker_options(resources: Resources, gpus: list[str]) -> dict[str, Any]:
             f"cluster.memory: {format_bytes(resources.memory_bytes)} for a worker with a GPU, "
             f"expected {format_bytes(LEAST_BYTES)} or more: CUDA's libraries count as its memory"
         )
-    environment = worker_environment(resources.threads) | {"SPECMILL_DEVICE": "cuda"}
+    environment = worker_environment(resources.threads, gpus=1)
     return machine.worker_options(resources, environment) | {
         VISIBLE: gpus[: resources.workers],
         # Tasks leave nothing on a GPU between them that could be moved off it.

@@ -129,7 +129,7 @@ def worker_options(resources: Resources, folder: Path) -> dict[str, Any]:
     """What `dask_jobqueue.SLURMCluster` is given for one job a worker, one task at a time."""
     if re.search(r"\s", str(folder)):
         raise ValueError(f"workers on Slurm need a folder without spaces, found {folder}")
-    environment = {"PYTHONSAFEPATH": "1"} | worker_environment(resources.threads)
+    environment = {"PYTHONSAFEPATH": "1"} | worker_environment(resources.threads, resources.gpus)
     return {
         "job_name": "specmill-worker",
         "cores": 1,

@@ -83,7 +83,7 @@ def cluster(resources: Resources, folder: Path | None = None) -> Iterator[Client
         )
         client = stack.enter_context(Client(scheduler))
         words = command(resources, scheduler.scheduler_address, keys, folder)
-        step.start(words, worker_environment(resources.threads), scheduler.close)
+        step.start(words, worker_environment(resources.threads, resources.gpus), scheduler.close)
         step.wait_for_one(client)
         yield client
 

@@ -219,3 +219,21 @@ def test_of_processes_that_want_a_lease_at_once_exactly_one_gets_it(
     for store in stores[::2]:
         lay(store, dead)
     assert sorted(coordinators.together(coordinators.race, stores)) == sorted(stores)
+
+
+@pytest.mark.parametrize(
+    ("job", "restart", "dead"),
+    [("7", "1", True), ("7", "0", False), ("8", "1", False), ("", "1", False)],
+    ids=["started again", "the same start", "another job", "no job"],
+)
+def test_a_job_that_slurm_started_again_takes_over_from_its_former_self(
+    store: str, monkeypatch: pytest.MonkeyPatch, job: str, restart: str, dead: bool
+) -> None:
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    # On a node that was lost: nothing of it can be seen from here.
+    before = replace(Holder.me("before"), host="lost", machine="lost")
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    assert before.is_dead() is dead
