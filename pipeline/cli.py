@@ -188,3 +188,6 @@ def _log() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", handlers=[handler])
     for chatty in ("distributed", "ray", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    for wordy in ("distributed.client", "distributed.core", "distributed.batched"):
+        # Tracebacks of a lost connection, of which we say in a line what it means.
+        logging.getLogger(wordy).setLevel(logging.CRITICAL)

@@ -93,7 +93,8 @@ class Held:
             found = found.copy()
             if name == "status":
                 found[bad] = Status.QUARANTINED
-            elif found.dtype.kind == "f":
+            elif found.ndim > 1:
+                # The redshift stays: by the largest of a batch pixels are taken in or left out.
                 found[bad] = 0
         return found
 

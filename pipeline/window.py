@@ -96,12 +96,25 @@ def _moving(rows: Rows, low: float, high: float, stretch: Tensor) -> tuple[Pick,
     inside = (low * stretch >= edges[0]) & (high * stretch <= edges[-1])
     first = torch.searchsorted(edges, low * stretch, right=True) - 1
     last = torch.searchsorted(edges, high * stretch)
-    size = max(int(((last - first) * inside).max()), 1)
+    size = max(int(((last - first) * inside).max()), _most(edges, high / low))
     # Where a band leaves the axis nothing is measured: any window of the right size will do.
     first = torch.where(inside, first, 0).clamp(0, edges.numel() - 1 - size)
     row = torch.arange(len(first), device=first.device)
     own = edges.unfold(0, size + 1, 1)[first].mul_(1 / stretch[:, None]).sub_(low)
     return lambda a: a.unfold(1, size, 1)[row, first], own, ~inside
+
+
+def _most(edges: Tensor, ratio: float) -> int:
+    """Pixels of the longest window between two wavelengths of that ratio, wherever it lies.
+
+    Sums are rounded by how many pixels they run over: that must not depend on who else is there.
+    """
+    pixels = edges.numel() - 1
+    last = int(torch.searchsorted(edges, edges[-1] / ratio)) - 1
+    # On even axes, in A or in log A, windows are longest at one of the two ends.
+    begins = torch.tensor([0, min(max(last, 0), pixels - 1)], device=edges.device)
+    ends = torch.searchsorted(edges, ratio * edges[begins + 1])
+    return min(int((ends - begins).max()) + 1, pixels)
 
 
 def _pixels(rows: Rows, pick: Pick) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The coordinator of a trial: the specmill command, over small chunks and with a troubled pass.
 
-`python -m tests.faults.coordinator FOLDER products card.toml` is one by hand.
+`python -m tests.faults.coordinator FOLDER map card.toml` is one by hand.
 """
 
 import os
@@ -9,12 +9,8 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-import typer
-
-from deploy.machine import worker_options
 from tests.faults import broken, clock
 from tests.faults.ground import small_chunks
 from tests.faults.trouble import PROGRESS, Faulty, Trouble
@@ -27,15 +23,13 @@ MANY = 2
 
 
 def coordinate(words: tuple[str, ...], trouble: Trouble, skew: tuple[int, int] | None) -> None:
-    """Do a verb of the command in a folder; `products CARD` is the pass of `specmill run`.
+    """Do a verb of the command in the folder of a trial.
 
     skew : blocks after whose beginning the clock is put wrong, and by how many seconds.
     """
     from pipeline import cli
 
     os.chdir(trouble.folder)
-    if products not in [each.callback for each in cli.app.registered_commands]:
-        cli.app.command("products")(products)
     if skew is not None:
         threading.Thread(target=_skew, args=(trouble.folder, *skew), daemon=True).start()
     with (
@@ -43,22 +37,10 @@ def coordinate(words: tuple[str, ...], trouble: Trouble, skew: tuple[int, int] |
         mock.patch("pipeline.passes.Pass", partial(Faulty, trouble=trouble)),
         mock.patch("deploy.backends.scheduler.ANSWER_S", ANSWER_S),
         mock.patch("pipeline.flow.MANY", MANY),
-        mock.patch("deploy.backends.local.worker_options", _without_dashboard),
         mock.patch.object(sys, "argv", ["specmill", *words]),
         broken.engine(trouble.wrong),
     ):
         cli.main()
-
-
-def products(card: str, settings: list[str] = typer.Option([], "--set")) -> None:  # noqa: B008
-    """Denoise and measure in one pass, as `specmill run` does."""
-    from pipeline import cli, stages
-    from pipeline.card import load
-
-    loaded = load(card, settings)
-    with stages.Machine(loaded) as machine:
-        print(stages.stage(stages.TOGETHER, loaded, machine))
-    raise typer.Exit(cli._quarantined(loaded))
 
 
 def scheduler(port: int, folder: str) -> None:
@@ -77,11 +59,6 @@ def worker(port: int, memory_mib: int, folder: str) -> None:
     limits = ["--nthreads", "1", "--memory-limit", f"{memory_mib}MiB", "--no-dashboard"]
     place = ["--host", "127.0.0.1", "--local-directory", folder, "--death-timeout", "20"]
     main([f"tcp://127.0.0.1:{port}", *limits, *place], standalone_mode=False)
-
-
-def _without_dashboard(*given: Any) -> dict[str, Any]:
-    # A third of what a small run takes.
-    return {**worker_options(*given), "dashboard_address": None}
 
 
 def _skew(folder: str, blocks: int, seconds: int) -> None:

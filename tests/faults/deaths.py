@@ -139,7 +139,7 @@ def node_killed(trial: Trial) -> Rows:
 def refused(trial: Trial, other: Running) -> None:
     """See that a second command is not let in."""
     status = trial.end(other, (REFUSED, *FINISHED))
-    if status in FINISHED:
+    if status in FINISHED or "took over" in other.said:
         trial.blame("ACCEPTED", f"a second command ended with status {status}: {other.said}")
     elif "writes to this store" not in other.said:
         trial.blame("CRASH", f"refused, but not by the lease: {other.said}")

@@ -25,14 +25,21 @@ CHEAP = (
     "coordinator-stopped",
     "chunk-corrupted",
 )
-CAUGHT = {"skips": "LOST", "repeats": "TWICE", "drifts": "DIFFERENT"}
-OTHERS = {"forgets": "DIFFERENT", "mixes": "DIFFERENT", "hoards": "LEASE", "shares": "ACCEPTED"}
+CAUGHT = {"skips": "LOST", "drifts": "DIFFERENT"}
+OTHERS = {
+    "repeats": "TWICE",
+    "forgets": "DIFFERENT",
+    "mixes": "DIFFERENT",
+    "hoards": "LEASE",
+    "shares": "ACCEPTED",
+}
 
 
 def trials(folder: Path, *words: str) -> tuple[list[dict[str, Any]], str]:
     """Results of trials, in a process whose server has nothing else to fork; and what it says."""
     command = [sys.executable, "-m", "tests.faults", "--json", folder / "results", *words]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (folder / "results").exists(), run.stderr
     results = [json.loads(line) for line in (folder / "results").read_text().splitlines()]
     wrong = [each["outcome"] for each in results if each["outcome"] in BAD]
     assert run.returncode == int(bool(wrong)), run.stderr

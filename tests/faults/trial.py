@@ -29,7 +29,7 @@ FINISHED = (0, 1)
 "Exit statuses of a run that is done; 1 names what is quarantined, three rows of the survey always."
 REFUSED, INTERRUPTED = 3, 4
 "Exit statuses of a run that says why it cannot go on, and of one that was asked to end."
-PASS = ("products", "card.toml")
+PASS = ("map", "card.toml")
 Rows = tuple[Collection[int], Collection[int]]
 "Rows that must be quarantined, and those that were made once more."
 NONE: Rows = ((), ())

@@ -278,3 +278,16 @@ def test_wrong_input_is_named() -> None:
         measure(LINEAR.wavelength, flux, flux, THREE, z=np.zeros(3))
     with pytest.raises(ValueError, match="even neither in A nor in log10"):
         measure(LINEAR.wavelength**1.5, flux, flux, THREE)
+
+
+def test_a_value_does_not_depend_on_the_redshifts_beside_it() -> None:
+    grid = LOG
+    random = np.random.default_rng(3)
+    flux = random.normal(5, 1, (48, grid.size)).astype("f4")
+    ivar = random.uniform(0.5, 2, flux.shape).astype("f4")
+    z = np.linspace(0.01, 0.2, 48)
+    other = z.copy()
+    other[40:] = 0.01
+    one, two = (measure(grid.wavelength, flux, ivar, THREE, z=given) for given in (z, other))
+    for left, right in zip(one, two, strict=True):
+        assert left[:40].numpy().tobytes() == right[:40].numpy().tobytes()

@@ -10,9 +10,10 @@ from distributed import Client
 
 from pipeline import product as products
 from pipeline import reprocess, stage
+from pipeline.block import Bad, Block
 from pipeline.card import Card
 from pipeline.coverage import _lines
-from pipeline.passes import is_done, look, run
+from pipeline.passes import Pass, is_done, look, run, steps_of
 from pipeline.route import plan
 from storage.schema import Reason, Status
 from storage.store import Survey
@@ -212,3 +213,28 @@ def test_coverage_says_what_each_route_took(tmp_path: Path, client: Client) -> N
     assert said["class == 'STAR'"][1][0] == 1
     assert said["z < 0.08"][1][:2] == [int(near.sum()), done]
     assert sum(counts[0] or 0 for _, counts in said.values()) == N
+
+
+def test_what_is_made_of_the_others_does_not_change_when_a_row_is_left_out(
+    tmp_path: Path, client: Client
+) -> None:
+    card = survey_in(tmp_path)
+    run(card, client)
+    survey = Survey.open(card.store)
+    steps = tuple(steps_of(card, survey, ["denoise", "measure"]))
+    work = Pass(store=card.store, snapshot=survey.snapshot, config="sdss", steps=steps)
+    farthest = int(survey.read_column(SPECTRA, "z")[:-3].argmax())
+    bad = (Bad(row=farthest, code=Reason.FAILED, text="left out"),)
+    lacking = frozenset(step.group for step in steps)
+    whole, without = (
+        {name: ds.copy(deep=True) for name, ds in work(block, work.read(block)).items()}
+        for block in (
+            Block(first=0, last=N, groups=lacking),
+            Block(first=0, last=N, groups=lacking, bad=bad),
+        )
+    )
+    others = np.arange(N) != farthest
+    assert_same(
+        {name: ds.isel(spectrum=others) for name, ds in whole.items()},
+        {name: ds.isel(spectrum=others) for name, ds in without.items()},
+    )
