@@ -129,6 +129,7 @@ def test_a_new_model_leaves_the_old_product_beside_its_own(tmp_path: Path, clien
     assert_same({old: before[old]}, {old: after[old]})
 
 
+@pytest.mark.slow
 def test_rows_of_changed_files_are_done_again_everywhere(tmp_path: Path, client: Client) -> None:
     card = survey_in(tmp_path)
     run(card, client)
@@ -147,6 +148,7 @@ def test_rows_of_changed_files_are_done_again_everywhere(tmp_path: Path, client:
         assert before[name]["status"][3] == Status.PENDING
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_takes_its_rows_alone_and_they_come_back(
     tmp_path: Path, client: Client
 ) -> None:

@@ -111,7 +111,7 @@ def test_status_verify_and_history_of_a_store(finished: Finished) -> None:
     assert f"{len(groups)} groups, 0 findings" in verified.stdout
     versions = specmill(finished.folder, "history", store)
     assert versions.returncode == 0
-    assert f"{product_of(store)}: rows" in versions.stdout
+    assert f"{product_of(store)} and others: rows" in versions.stdout
 
 
 def test_what_a_query_writes_is_what_the_store_holds(finished: Finished, tmp_path: Path) -> None:
@@ -180,4 +180,4 @@ def test_the_small_run_has_several_blocks(finished: Finished) -> None:
     """Or a kill half-way would mean nothing."""
     group = product_of(store_of(finished.folder))
     versions = Survey.open(store_of(finished.folder)).history()
-    assert sum(v.message.startswith(f"{group}: rows") for v in versions) == BLOCKS
+    assert sum(v.message.startswith(f"{group} and others: rows") for v in versions) == BLOCKS

@@ -159,6 +159,7 @@ def interrupted(folder: Path, number: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_an_interrupted_stage_ends_with_4_and_leaves_nothing_behind(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

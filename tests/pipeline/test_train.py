@@ -202,6 +202,7 @@ def test_a_checkpoint_that_was_removed_is_made_again(twice: tuple[Card, Card]) -
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_put_aside_and_made_again(twice: tuple[Card, Card]) -> None:
     folder = Path(twice[1].checkpoints)
     path = registry.resolve(folder, "mean")

@@ -224,6 +224,7 @@ def components(percent: float, **options: Any) -> int:
     return int(np.searchsorted(np.cumsum(power) / power.sum(), percent / 100)) + 1
 
 
+@pytest.mark.slow
 def test_it_takes_more_than_a_handful_of_linear_components() -> None:
     still = {"sigma_v": (180.0, 180.0), "gas_scatter": 0.0, "velocity": 0.0, "outliers": 0.0}
 

@@ -256,6 +256,7 @@ def wait_for(curves: Path, lines: int, process: subprocess.Popen[bytes]) -> list
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_workers_learn_what_one_learns(tmp_path: Path) -> None:
     by_sums, by_gradient = task("ppca", epochs=3), task(epochs=12, lr=5e-3, batch_size=20)
     with session(threads=1, workers=2), session(threads=1, workers=2):
