@@ -194,6 +194,7 @@ def test_quarantined_inputs_are_1_and_are_printed(card: Path, tmp_path: Path) ->
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_second_coordinator_is_refused_in_words(
     command: Command, card: Path, tmp_path: Path
 ) -> None:

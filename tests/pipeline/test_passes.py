@@ -200,6 +200,7 @@ def test_precision_is_chosen_once_on_the_survey_and_kept(tmp_path: Path, client:
     assert look(plain, ["denoise"])[0].why == ("precision: auto -> float32",)
 
 
+@pytest.mark.slow
 def test_coverage_says_what_each_route_took(tmp_path: Path, client: Client) -> None:
     save(tmp_path, "factors", factors(ingested(tmp_path, N)))
     nowhere = {"where": "class == 'STAR'", "model": "none", "reason": "stars have no model"}

@@ -122,10 +122,12 @@ def test_page_ends_with_commands_that_run(text: str, known: Known) -> None:
         query(store, expression, console=Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(text: str, known: Known) -> None:
     assert Path(report(known.card)).read_text() == text
 
 
+@pytest.mark.slow
 def test_done_until_something_that_it_shows_changes(tmp_path: Path) -> None:
     known = build(tmp_path, n=6)
     assert not is_done(known.card)
@@ -139,6 +141,7 @@ def test_done_until_something_that_it_shows_changes(tmp_path: Path) -> None:
     assert not is_done(known.card)
 
 
+@pytest.mark.slow
 def test_page_without_truth_verdict_or_evaluation_says_so(tmp_path: Path) -> None:
     known = build(tmp_path, n=12, truth=False, verdict="missing")
     words = Page(Path(report(known.card)).read_text()).words

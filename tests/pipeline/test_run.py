@@ -146,6 +146,7 @@ def test_every_group_says_where_it_came_from_and_in_which_units(finished: Finish
     assert about["verdict"].startswith("failed: ")
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_denoise_goes_on_and_changes_no_bit(finished: Finished, copy: Path) -> None:
     store, group = store_of(copy), product_of(store_of(copy))
     rewind(copy, group)

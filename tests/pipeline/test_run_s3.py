@@ -38,6 +38,7 @@ def keys(store: str) -> set[str]:
     return {found["path"] for batch in objects(store).list() for found in batch}
 
 
+@pytest.mark.slow
 def test_files_are_ingested_into_a_bucket_by_the_command_and_asked_for(
     store: str, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_training_is_interrupted_too(files: Path, tmp_path: Path, number: signal
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_the_exit_status_tells_how_it_ended(files: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(files, tmp_path / "run")
     few = ("--set", "survey.options.patience=0.0", "--set", "survey.root=few")

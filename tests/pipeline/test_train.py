@@ -17,6 +17,8 @@ from storage.writer import writing
 from tests.pipeline.scene import SPECTRA, card_of, ingested
 from training import checkpoint, fit, registry
 
+pytestmark = pytest.mark.slow
+
 MODELS = [{"name": "mean"}, {"name": "low", "card": "butterworth"}]
 LITTLE = {"verdict": {"n": 60, "reference": 300}, "cluster": {"workers": 1, "threads": 2}}
 

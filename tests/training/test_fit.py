@@ -212,6 +212,7 @@ print(done.folder.name, len(done.history))
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_driver_is_started_again_to_the_same_bits(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(DRIVER.format(tests=str(Path(__file__).parent)))
