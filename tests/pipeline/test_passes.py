@@ -82,6 +82,7 @@ def test_nothing_is_stale_after_a_key_that_does_not_matter(tmp_path: Path, clien
     assert look(other) == []
 
 
+@pytest.mark.slow
 def test_a_changed_rule_is_done_again_where_rows_changed_hands_alone(
     tmp_path: Path, client: Client
 ) -> None:

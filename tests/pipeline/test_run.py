@@ -100,6 +100,7 @@ def test_a_second_run_does_nothing_and_says_so(copy: Path) -> None:
     assert Survey.open(store_of(copy)).snapshot == before
 
 
+@pytest.mark.slow
 def test_status_verify_and_history_of_a_store(finished: Finished) -> None:
     store, groups = store_of(finished.folder), Survey.open(store_of(finished.folder)).groups()
     said = specmill(finished.folder, "status", store)
