@@ -72,7 +72,7 @@ def work(make: Make, blocks: tuple[Block, ...], fork: Fork, keep: bool = True) -
     task = Task(fork=fork.again())
     with ThreadPoolExecutor(1, "read") as reads, ThreadPoolExecutor(1, "write") as writes:
         ahead = reads.submit(_read, make, blocks[0])
-        behind: Future[None] | None = None
+        behind = _Behind(task, writes)
         begin = time.monotonic()
         for number, block in enumerate(blocks):
             phase: Phase = "read"
@@ -81,28 +81,46 @@ def work(make: Make, blocks: tuple[Block, ...], fork: Fork, keep: bool = True) -
                 if number + 1 < len(blocks):
                     ahead = reads.submit(_read, make, blocks[number + 1])
                 phase = "compute"
-                made = _computed(make, block, held)
-                pixels, columns = _parted(made, block)
-                phase = "write"
-                if behind is not None:
-                    behind.result()
-                if keep:
-                    behind = writes.submit(_write, task.fork, block.first, pixels)
-                    if number + 1 == len(blocks):
-                        behind.result()
+                pixels, columns = _parted(_computed(make, block, held), block)
             except Exception as error:
                 task.failed, task.failure = block, _failure(phase, error)
-                if phase == "write" and task.pieces:
-                    # What is written behind may have been the one before.
-                    task.failed = task.pieces.pop().block
-                return task
-            now = time.monotonic()
+                break
             spent = make.spent(held) if isinstance(make, Ahead) else {}
-            task.pieces.append(
-                Piece(block=block, columns=columns, seconds=now - begin, spent=spent)
-            )
+            now = time.monotonic()
+            piece = Piece(block=block, columns=columns, seconds=now - begin, spent=spent)
             begin = now
+            if not behind.follow(piece, pixels if keep else {}):
+                break
+        behind.settle()
     return task
+
+
+class _Behind:
+    """One block is written while the next is made; it counts as made when it is written."""
+
+    def __init__(self, task: Task, writes: ThreadPoolExecutor) -> None:
+        self._task, self._writes = task, writes
+        self._piece: Piece | None = None
+        self._written: Future[None] | None = None
+
+    def follow(self, piece: Piece, pixels: dict[str, Columns]) -> bool:
+        """Write a block when the one before is; False where that failed."""
+        if not self.settle():
+            return False
+        self._piece = piece
+        self._written = self._writes.submit(_write, self._task.fork, piece.block.first, pixels)
+        return True
+
+    def settle(self) -> bool:
+        """Wait for what is being written."""
+        piece, written, self._piece, self._written = self._piece, self._written, None, None
+        if piece is None or written is None:
+            return True
+        if (error := written.exception()) is not None:
+            self._task.failed, self._task.failure = piece.block, _failure("write", error)
+            return False
+        self._task.pieces.append(piece)
+        return True
 
 
 class Setup(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
@@ -196,6 +214,6 @@ class _ShapeError(ValueError):
     """What was made does not fit its group."""
 
 
-def _failure(phase: Phase, error: Exception) -> Failure:
+def _failure(phase: Phase, error: BaseException) -> Failure:
     fatal = phase == "write" or isinstance(error, _ShapeError | MemoryError | StoreError)
     return Failure(phase=phase, text=str(error) or type(error).__name__, fatal=fatal)

@@ -97,7 +97,7 @@ class Reader(Protocol):
 
         Raises
         ------
-        NotImplementedError
+        ValueError
             When the format is not written.
         """
         ...
@@ -124,6 +124,6 @@ class Format(BaseModel):
 
     def write(self, ds: xr.Dataset, root: str, config: str) -> list[str]:
         """Not written."""
-        raise NotImplementedError(
+        raise ValueError(
             f"{type(self).__module__}: this format is only read; simulate with another reader"
         )

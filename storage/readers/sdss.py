@@ -175,12 +175,11 @@ class Sdss(Format):
         ------
         ValueError
             When an observation is not plate-mjd-fiber or is there twice (no file is written then),
-            a row has no data, or a text is longer than its column.
-        NotImplementedError
-            For single exposures.
+            a row has no data, or a text is longer than its column; for single exposures, which are
+            only read.
         """
         if config == EXPOSURES:
-            raise NotImplementedError(f"{EXPOSURES}: exposures are only read; simulate with 'sdss'")
+            raise ValueError(f"{EXPOSURES}: exposures are only read; simulate with 'sdss'")
         columns = {name: ds[name].to_numpy() for name in schema.SPECTRA}
         keys = [sdss_names.plate_mjd_fiber(str(name)) for name in columns["observation"]]
         if len(set(keys)) < len(keys):

@@ -226,7 +226,7 @@ def test_sky_stays_sky_in_its_exposures(tmp_path: Path) -> None:
 
 
 def test_exposures_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match=r"exposures are only read"):
+    with pytest.raises(ValueError, match=r"exposures are only read"):
         SDSS.write(mock(), str(tmp_path), CONFIG)
 
 
