@@ -76,6 +76,9 @@ class Held:
     def _read(self, group: str, name: str) -> np.ndarray:
         try:
             return self._without_bad(group, name)
+        except MemoryError:
+            # Ours, not the chunk's.
+            raise
         except Exception as error:
             raise ChunkError(
                 f"{self._store}: {group}/{name} cannot be read ({error}); `specmill verify` names "

@@ -46,20 +46,25 @@ def do(card: Card, machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def retry(card: Card) -> int:
-    """Rows that failed, or whose chunk was damaged, are pending again; gives how many there are."""
-    config, count = config_of(card), 0
+    """Rows that failed, or whose chunk was damaged, are pending again; gives how many there are.
+
+    Rows that failed at ingest are so in every group: what is made of them is made anew.
+    """
+    config, tried = config_of(card), set[int]()
     with writing(card.store, "retry") as writer:
-        for group in writer.groups():
-            if group.split("/")[1] != config:
-                continue
-            code = writer.read_column(group, "reason_code")
-            rows = np.flatnonzero(np.isin(code, FAILED))
+        spectra = f"spectra/{config}"
+        unread = np.flatnonzero(np.isin(writer.read_column(spectra, "reason_code"), FAILED))
+        for group in [name for name in writer.groups() if name.split("/")[1] == config]:
+            failed = np.isin(writer.read_column(group, "reason_code"), FAILED)
+            rows = np.union1d(np.flatnonzero(failed), unread)
             if len(rows):
                 writer.reset(group, rows)
-                count = max(count, len(rows))
-        if count:
-            writer.commit(f"{config}: {count} rows that failed are tried again")
-    return count
+                tried |= set(rows.tolist())
+        if len(unread):
+            writer.set_attrs(spectra, {"complete": False})
+        if tried:
+            writer.commit(f"{config}: {len(tried)} rows that failed are tried again")
+    return len(tried)
 
 
 def _ingest(card: Card) -> Iterator[Found]:

@@ -63,7 +63,7 @@ def require_whole(root: str) -> None:
 
 
 def simulate(card: Card) -> int:
-    """Write the mock survey of a card below survey.root; gives the number of files.
+    """Write the mock survey of a card below survey.root; gives the number of spectra.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def simulate(card: Card) -> int:
         names |= new
         form.write(observed, str(root), config)
         _keep(root / TRUTH, observed, truth)
-        logger.info("%s: %d files", root, len(names))
+        logger.info("%s: %d spectra", root, len(names))
     _mark(root, recipe, complete=True)
     return len(names)
 

@@ -107,7 +107,7 @@ def _simulate(card: Card, machine: Machine) -> str | None:
     machine.release()
     if simulate.is_done(card):
         return None
-    return f"{simulate.simulate(card)} files in {card.survey.root}"
+    return f"{simulate.simulate(card)} spectra in {card.survey.root}"
 
 
 def _ingest(card: Card, machine: Machine) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from pipeline import ingest, simulate
+from pipeline import ingest, reprocess, simulate
 from pipeline.blocks import Tally
 from storage.schema import Reason, Status
 from storage.store import Survey
@@ -36,3 +36,8 @@ def test_a_file_that_kills_its_reader_is_quarantined_and_the_rest_is_in(
     assert str(ds["source"].to_numpy()[11]) == str(files[11].relative_to(card.survey.root))
     assert tally.rows[Status.QUARANTINED] == 1
     assert ingest.is_done(card)
+    assert reprocess.retry(card) == 1
+    assert Survey.open(card.store).dataset(GROUP)["status"][11] == Status.PENDING
+    assert not ingest.is_done(card)
+    # The reader that was mended reads the same file, and finds the bytes behind its end.
+    assert ingest.ingest(made, client).reasons == {Reason.UNREADABLE: 1}
