@@ -25,7 +25,7 @@ _CURES = {
     "os error 122": "the disk quota is used up; free some",
     "os error 30": "the file system is read-only; mount it writable, or copy the store",
     "os error 13": "not permitted; ask the owner of the store",
-    "drifted from object store clock": (
+    "snapshot timestamp is invalid": (
         "the clocks of this machine and of the store differ by more than 10 minutes; set them right"
     ),
     "NoSuchBucket": "no such bucket; make it, or correct the path",
