@@ -83,15 +83,13 @@ def untaught(folder: Path, name: str) -> None:
     """A checkpoint of a model card, with weights drawn at random."""
     made, frame = ModelCard.load(CARDS / "models" / f"{name}.toml"), named("fs")
     torch.manual_seed(1)
-    model = made.build(frame.grid.size)
+    model = made.build(frame.grid)
     if name == "ppca":
         state = model.state_dict()
         noise = 0.05 * torch.randn_like(state["loading"])
         model.load_state_dict({**state, "mean": torch.ones_like(state["mean"]), "loading": noise})
     wide = Footprint(z=(-1, 9), snr_g=(-99, 999), classes=("GALAXY",), zwarn=False)
-    about = checkpoint.Card(
-        model=made.model, options=made.options, pixels=frame.grid.size, frame=frame, footprint=wide
-    )
+    about = checkpoint.Card(model=made.model, options=made.options, frame=frame, footprint=wide)
     path = checkpoint.save(folder / "checkpoints", name, model, about)
     registry.set_alias(folder / "checkpoints", name, path)
 

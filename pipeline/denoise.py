@@ -13,9 +13,9 @@ from pipeline.product import ABOVE_CEILING, EXTRAPOLATED, MISFIT, loaded, produc
 from pipeline.trust import LIMIT, misfit
 from storage.schema import COLUMNS, Reason, Status
 from training.apply import Precision
+from training.batch import Batch
 from training.device import download
 from training.footprint import Footprint
-from training.frame import Batch
 from training.model import Output
 from training.precision import Asked
 

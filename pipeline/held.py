@@ -10,8 +10,9 @@ from pipeline.stage import footprint_columns, grid_of, reading
 from storage.schema import Status
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
+from training.batch import Batch
 from training.device import worker_device
-from training.frame import Batch, Frame, Mapper
+from training.frame import Frame, Mapper
 
 
 class ChunkError(RuntimeError):

@@ -15,7 +15,7 @@ from pipeline.held import ChunkError, Held
 from pipeline.product import loaded
 from storage.writer import CHUNK_ROWS, Writer
 from training.apply import rounds
-from training.batches import take
+from training.batch import take
 from training.precision import choose
 
 logger = logging.getLogger(__name__)

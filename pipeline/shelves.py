@@ -52,7 +52,7 @@ def _models() -> Table:
     table = Table("card", "model", "parameters", "what")
     for file in sorted((cards.CARDS / "models").glob("*.toml")):
         card = ModelCard.load(file)
-        count = card.build(named("fs").grid.size).parameters_count()
+        count = card.build(named("fs").grid).parameters_count()
         table.add_row(
             file.stem, card.model, f"{count:,}", _first_line("training.models", card.model)
         )

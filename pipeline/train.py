@@ -222,7 +222,6 @@ def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> ch
     return checkpoint.Card(
         model=task.card.model,
         options=task.card.options,
-        pixels=task.frame.grid.size,
         frame=task.frame,
         footprint=footprint,
         training={

@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.batches import each, join, move, take
+from training.batch import Batch, each, join, move, take
 from training.device import device_of
-from training.frame import Batch
 from training.model import Denoiser, Output
 
 ROWS = 256

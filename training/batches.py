@@ -4,17 +4,16 @@ Whole chunks are read in permuted order and rows are shuffled within a window of
 good as a full shuffle for learning, and ten times as fast as reading rows at random.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from training.device import upload
-from training.frame import Batch, Frame
+from training.batch import Batch, join, size, take
+from training.frame import Frame
 from training.source import NAMES, SpectraSource
 
 
@@ -139,35 +138,3 @@ class Batches:
 
 def _random(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key))
-
-
-def take(batch: Batch, rows: slice | Tensor) -> Batch:
-    """Those rows of a batch."""
-    return each(batch, lambda value: value[rows])
-
-
-def move(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-    return each(batch, lambda value: upload(value, device))
-
-
-def join(parts: Sequence[Batch]) -> Batch:
-    """Batches one after another."""
-    if len(parts) == 1:
-        return parts[0]
-    names = [f.name for f in fields(parts[0]) if getattr(parts[0], f.name) is not None]
-    return replace(
-        parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    )
-
-
-def size(batch: Batch) -> int:
-    """Bytes of a batch."""
-    values = (getattr(batch, f.name) for f in fields(batch))
-    return sum(value.nbytes for value in values if value is not None)
-
-
-def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with every array changed."""
-    changed = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{k: change(v) for k, v in changed.items() if v is not None})

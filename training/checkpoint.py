@@ -20,15 +20,16 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 
 from storage import schema
 from storage.grid import Grid
 from training.apply import ROWS, Precision, apply
+from training.batch import Batch
 from training.device import device_of, download
 from training.footprint import Footprint
-from training.frame import Batch, Frame
+from training.frame import Frame
 from training.model import Denoiser, Output
 from training.recipe import ModelCard
 
@@ -43,9 +44,7 @@ class Card(BaseModel):
     model: str
     "A module on the shelf training.models."
     options: dict[str, Any] = Field(default_factory=dict)
-    "What its build() takes besides the pixels."
-    pixels: PositiveInt
-    "Of the frame."
+    "What its build() takes besides the grid of the frame."
     frame: Frame
     "How it sees spectra."
     footprint: Footprint | None = None
@@ -253,7 +252,7 @@ def load(path: Path | str, device: torch.device | None = None) -> Checkpoint:
         card = Card.model_validate_json((path / CARD).read_text())
     except ValidationError as error:
         raise ValueError(f"{path / CARD}: {error}; train it again with this version") from error
-    model = ModelCard(model=card.model, options=card.options).build(card.pixels)
+    model = ModelCard(model=card.model, options=card.options).build(card.frame.grid)
     model.load_state_dict(load_file(path / MODEL))
     model = model.eval().to(device or torch.device("cpu"))
     return Checkpoint(path=path, name=name, digest=found, card=card, model=model)

@@ -108,7 +108,7 @@ def train(
     RuntimeError
         When training failed; the worker's own error is its cause.
     """
-    model = task.card.build(task.frame.grid.size).eval()
+    model = task.card.build(task.frame.grid).eval()
     folder = Path(run_dir).resolve() / f"{name}-{task.digest8}"
     folder.mkdir(parents=True, exist_ok=True)
     if model.fit == "none":
@@ -176,7 +176,7 @@ def _worker(config: dict[str, Any]) -> None:
         # The card wants fewer than were done before: what it wants is another model.
         state = None
     loop(
-        task.card.build(task.frame.grid.size),
+        task.card.build(task.frame.grid),
         task.batches("train", rank, world),
         task.batches("val", rank, world) if len(task.val) else None,
         task.card.fit,

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
@@ -23,40 +22,13 @@ from torch import Tensor
 from storage.dust import Law, curve
 from storage.grid import Grid
 from storage.resample import rebinner
+from training.batch import Batch
 from training.bridge import bridged
 from training.device import upload
 
 # Rows worked on together: their arrays stay in a core's cache (more is slower), and a row's
 # rounding cannot depend on how many there are.
 ROWS_CPU, ROWS_GPU = 32, 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """N spectra as a model sees them; x * scale is dereddened flux density on rest wavelengths.
-
-    The values are those of the observed flux density: no factor (1 + z) is applied, since it
-    would cancel in the normalisation.
-    """
-
-    x: Tensor
-    "(N, P) float32; window mean 1; pixels without data are bridged linearly, held at the ends."
-    weight: Tensor
-    """(N, P) float32; inverse variance that independent pixels would need for sums over
-    neighbours to have the right error: rebinned pixels share their noise, and a model that
-    trusted each by itself would trust them twice. 0 where there is no data."""
-    scale: Tensor
-    "(N,) float32; mean flux of the window, in the survey's unit; 1 where not ok."
-    z: Tensor
-    "(N,) float64; redshift, 0 where there is none."
-    ok: Tensor
-    """(N,) bool; False where z or ebv is not known, less than half of the window has data, or its
-    mean is not above 0: then x and weight are 0."""
-
-    @property
-    def missing(self) -> Tensor:
-        """Share of frame pixels without data, (N,) float32."""
-        return (self.weight <= 0).float().mean(dim=1)
 
 
 class Frame(BaseModel):

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from training import losses
-from training.batches import Batches, move
-from training.frame import Batch
+from training.batch import Batch, move
+from training.batches import Batches
 from training.model import Denoiser
 from training.recipe import Fit
 from training.schedule import Schedule
@@ -95,8 +95,7 @@ def watch(model: Denoiser, val: Batches, device: torch.device) -> float:
         if model.fit == "gradient":
             loss = model.loss(batch)
         else:
-            flux = model(batch.x, batch.weight, batch.z).flux
-            loss = losses.mae(flux, batch.x, batch.weight)
+            loss = losses.mae(model(batch.x, batch.weight, batch.z), *batch.wanted)
         total += _counted(loss, batch)
     model.train()
     return _ratio(_all_sum(total))

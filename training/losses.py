@@ -1,40 +1,86 @@
-"""Losses: how far a denoised spectrum is from its target, where there is data to say so."""
+"""Losses: how far a denoised spectrum is from its target, where there is data to say so.
 
+Axes: N spectra, P pixels.
+"""
+
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Name = Literal["mae", "mse"]
+from training.model import Output
+
+Name = Literal["mae", "mse", "rmse", "chi2", "gaussian"]
+Loss = Callable[[Output, Tensor, Tensor], Tensor]
+"Mean loss of a batch, from the output, the target (N, P) and its inverse variance (N, P)."
 
 
-def mae(flux: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference over the good pixels of a batch.
+def mae(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute difference over the good pixels of a batch (Camilleri+2025).
 
     Parameters
     ----------
-    flux, target : (N, P) float
-        Model and data, normalised.
+    output : Output
+        What the model says.
+    target : (N, P) float
+        What it should say, normalised.
     weight : (N, P) float
-        Inverse variances, or what else is 0 where a pixel does not count. None: all count.
+        Inverse variance of the target, or what else is 0 where a pixel does not count.
     """
-    return _mean((flux - target).abs(), weight)
+    return mean_over((output.flux - target).abs(), weight)
 
 
-def mse(flux: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def mse(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     """Mean squared difference over the good pixels of a batch; parameters as `mae`."""
-    return _mean((flux - target).square(), weight)
+    return mean_over((output.flux - target).square(), weight)
 
 
-def named(name: Name) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def rmse(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Root of the mean squared difference of each spectrum, its mean over spectra with data."""
+    good = weight > 0
+    count = good.sum(1)
+    square = torch.where(good, output.flux - target, 0).square().sum(1) / count.clamp(min=1)
+    # The root of 0 has no slope.
+    return ((square + 1e-12).sqrt() * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def chi2(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Half the squared difference in units of the noise, mean over all pixels (Melchior+2023)."""
+    return 0.5 * (weight * (output.flux - target).square()).mean()
+
+
+def gaussian(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Minus log likelihood a good pixel, of noise 1/weight beside the model's own sigma.
+
+    Raises
+    ------
+    ValueError
+        When the model gives no sigma.
+    """
+    if output.sigma is None:
+        raise ValueError("loss 'gaussian' needs a model that gives sigma; set its option sigma")
+    good = weight > 0
+    variance = output.sigma.square() + torch.where(good, weight, 1).reciprocal()
+    square = (output.flux - target).square() / variance
+    return mean_over(0.5 * (square + variance.log() + math.log(2 * math.pi)), weight)
+
+
+def named(name: Name) -> Loss:
     """The loss of that name."""
-    return {"mae": mae, "mse": mse}[name]
+    known: dict[Name, Loss] = {
+        "mae": mae,
+        "mse": mse,
+        "rmse": rmse,
+        "chi2": chi2,
+        "gaussian": gaussian,
+    }
+    return known[name]
 
 
-def _mean(value: Tensor, weight: Tensor | None) -> Tensor:
-    if weight is None:
-        return value.mean()
+def mean_over(value: Tensor, weight: Tensor) -> Tensor:
+    """Mean of value (N, P) over the pixels that count."""
     good = weight > 0
     # A batch without any data has loss 0 and gradient 0, not NaN.
     return torch.where(good, value, 0).sum() / good.sum().clamp(min=1)

@@ -1,7 +1,8 @@
 """The contract of a denoiser: spectra on a frame in, spectra on the same frame out.
 
-A model is a module on the shelf `training.models` with a `build(pixels, **options)` that gives a
-`Denoiser`. Axes: N spectra, P pixels of the frame, S latents.
+A model is a module on the shelf `training.models` with a `build(grid, **options)` that gives a
+`Denoiser`, `grid` being the wavelength axis of the frame. Axes: N spectra, P pixels of the frame,
+S latents.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.frame import Batch
+from training.batch import Batch
 
 
 class Output(NamedTuple):

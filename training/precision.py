@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.apply import Precision, apply, rounds
+from training.batch import Batch
 from training.device import device_of, download
-from training.frame import Batch
 from training.model import Denoiser
 
 Asked = Literal["float32", "medium", "bfloat16", "auto"]

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from storage.grid import Grid
 from storage.names import resolve
 from training.model import Denoiser
 from training.schedule import Descent
@@ -39,7 +40,7 @@ class ModelCard(BaseModel):
     model: str
     "A module on the shelf training.models, or anybody's dotted name."
     options: dict[str, Any] = Field(default_factory=dict)
-    "What the module's build() takes besides the number of pixels."
+    "What the module's build() takes besides the grid."
     fit: Fit = Fit()
 
     @classmethod
@@ -73,10 +74,10 @@ class ModelCard(BaseModel):
         card._check_options()
         return card
 
-    def build(self, pixels: int) -> Denoiser:
-        """The model, as yet untaught, for frames of that many pixels."""
+    def build(self, grid: Grid) -> Denoiser:
+        """The model, as yet untaught, on the wavelength axis of a frame."""
         self._check_options()
-        built: Denoiser = resolve(SHELF, self.model).build(pixels, **self.options)
+        built: Denoiser = resolve(SHELF, self.model).build(grid, **self.options)
         return built
 
     def _check_options(self) -> None:

@@ -48,7 +48,7 @@ class Task:
         if which == "val" and chunks < world:
             # Too few to share: every rank watches all of them.
             rank, world = 0, 1
-        by_gradient = self.card.build(self.frame.grid.size).fit == "gradient"
+        by_gradient = self.card.build(self.frame.grid).fit == "gradient"
         return Batches(
             source=self.source,
             rows=rows,

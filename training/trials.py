@@ -15,7 +15,8 @@ from torch import Tensor
 from storage.grid import Grid
 from storage.mock import Mock
 from training.apply import apply
-from training.frame import Batch, Frame
+from training.batch import Batch
+from training.frame import Frame
 from training.model import Denoiser
 from training.reference import Linear
 from training.statistics import Array, Sample

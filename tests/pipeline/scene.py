@@ -84,7 +84,6 @@ def save(
     about = checkpoint.Card(
         model=made[0].model,
         options=made[0].options,
-        pixels=frame.grid.size,
         frame=frame,
         footprint=FOOTPRINT,
     )

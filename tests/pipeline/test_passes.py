@@ -189,7 +189,7 @@ def _flip(store: Path) -> Callable[[], None]:
 def test_precision_is_chosen_once_on_the_survey_and_kept(tmp_path: Path, client: Client) -> None:
     ingested(tmp_path, N)
     made = ModelCard(model="dense", options={"widths": [FRAME.grid.size, 8, FRAME.grid.size]})
-    save(tmp_path, "net", (made, made.build(FRAME.grid.size)))
+    save(tmp_path, "net", (made, made.build(FRAME.grid)))
     card = card_of(tmp_path, {"model": "net"}, denoise={"precision": "auto"})
     run(card, client, ["denoise"])
     (group,) = (name for name in groups(card) if name.startswith("denoised"))

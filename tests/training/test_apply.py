@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from storage.grid import Grid
 from storage.names import resolve
 from training.apply import Precision, apply
-from training.frame import Batch
+from training.batch import Batch, take
 from training.model import Denoiser, Output
 from training.precision import native
 
 PIXELS = 64
+GRID = Grid(kind="linear", start=4000, step=1, size=PIXELS)
 PRECISIONS = get_args(Precision)
 
 
@@ -27,7 +29,7 @@ def spectra(n: int, seed: int = 0) -> Batch:
 
 def dense() -> Denoiser:
     """A network with drawn weights."""
-    model = resolve("training.models", "dense").build(PIXELS, widths=[PIXELS, 48, 8, 48, PIXELS])
+    model = resolve("training.models", "dense").build(GRID, widths=[PIXELS, 48, 8, 48, PIXELS])
     model.start(lambda: [spectra(100, seed=1)], seed=3)
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -37,7 +39,7 @@ def dense() -> Denoiser:
 
 
 def ppca() -> Denoiser:
-    model = resolve("training.models", "ppca").build(PIXELS, components=4)
+    model = resolve("training.models", "ppca").build(GRID, components=4)
     model.loading.copy_(0.2 * torch.randn(PIXELS, 4, generator=torch.Generator().manual_seed(1)))
     return model.eval()
 
@@ -51,7 +53,7 @@ def said(output: Output) -> list[Tensor]:
 def test_how_rows_are_cut_changes_no_bit(model: Denoiser, precision: Precision) -> None:
     whole, some = spectra(600), slice(256, 600)
     expected = said(apply(model, whole, precision))
-    part = Batch(**{name: value[some] for name, value in vars(whole).items()})
+    part = take(whole, some)
     for value, of_whole in zip(said(apply(model, part, precision)), expected, strict=True):
         assert torch.equal(value, of_whole[some])
 

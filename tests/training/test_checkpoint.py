@@ -12,8 +12,9 @@ from storage.grid import Grid
 from storage.names import resolve as module
 from training import registry
 from training.apply import apply
+from training.batch import Batch
 from training.checkpoint import Card, Checkpoint, Flag, load, save, write_verdict
-from training.frame import Batch, Frame
+from training.frame import Frame
 from training.model import Denoiser
 
 GRID = Grid(kind="log", start=3.6, step=4e-4, size=300)
@@ -28,14 +29,14 @@ OPTIONS = {"components": 3}
 
 def model() -> Denoiser:
     """A factor model whose loadings are drawn, not learnt."""
-    made = module("training.models", "ppca").build(200, **OPTIONS)
+    made = module("training.models", "ppca").build(FRAME.grid, **OPTIONS)
     random = torch.Generator().manual_seed(1)
     made.loading.copy_(0.2 * torch.randn(200, 3, generator=random))
     return made.eval()
 
 
 def card(**changes: object) -> Card:
-    said = {"model": "ppca", "options": OPTIONS, "pixels": 200, "frame": FRAME}
+    said = {"model": "ppca", "options": OPTIONS, "frame": FRAME}
     return Card.model_validate(said | {"training": {"seed": 1, "epochs": 2}} | changes)
 
 
@@ -167,7 +168,7 @@ def test_denoise_refuses_what_does_not_fit(saved: Path) -> None:
 
 
 def test_a_model_without_sigma_or_latent_gives_none() -> None:
-    made = module("training.models", "butterworth").build(200).eval()
+    made = module("training.models", "butterworth").build(FRAME.grid).eval()
     opened = Checkpoint(
         path=Path("nowhere"),
         name="bf",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from storage.grid import Grid
 from storage.names import resolve
 from training.device import VARIABLE, device_of, download, upload, worker_device
 
@@ -45,7 +46,9 @@ def test_on_the_cpu_nothing_is_copied() -> None:
 
 
 def test_a_model_is_where_its_numbers_are() -> None:
-    model = resolve("training.models", "ppca").build(20, components=2)
+    model = resolve("training.models", "ppca").build(
+        Grid(kind="linear", start=4000, step=1, size=20), components=2
+    )
     assert device_of(model) == torch.device("cpu")
     assert device_of(model.to("meta")) == torch.device("meta")
     assert device_of(torch.nn.ReLU()) is None

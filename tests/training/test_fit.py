@@ -20,7 +20,7 @@ from storage.grid import Grid
 from storage.names import shelf
 from training import state as states
 from training.fit import CURVES, session, train
-from training.frame import Frame
+from training.frame import Frame, named
 from training.loop import loop
 from training.model import Denoiser
 from training.recipe import Fit, ModelCard
@@ -69,7 +69,7 @@ def task(model: str = "dense", n: int = 300, **fit: Any) -> Task:
 def learn(work: Task, state: State | None = None, **how: Any) -> State:
     """The plain loop, without Ray."""
     return loop(
-        work.card.build(140),
+        work.card.build(FRAME.grid),
         work.batches("train"),
         work.batches("val"),
         work.card.fit,
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
 
 def test_without_rows_to_watch_the_training_loss_is_watched() -> None:
     work = task(epochs=2)
-    last = loop(work.card.build(140), work.batches("train"), None, work.card.fit)
+    last = loop(work.card.build(FRAME.grid), work.batches("train"), None, work.card.fit)
     assert all(record["val"] == record["train"] for record in last.history)
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_learns_nothing_is_ready_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
 def test_shipped_cards_build(card: Path) -> None:
-    assert isinstance(ModelCard.load(card).build(3800), Denoiser)
+    assert isinstance(ModelCard.load(card).build(named("fs").grid), Denoiser)
 
 
 def test_there_is_a_card_for_every_model_of_ours() -> None:

@@ -9,11 +9,14 @@ from safetensors.torch import load, save
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA as SklearnPCA
 
+from storage.grid import Grid
 from storage.names import resolve, shelf
-from training.frame import Batch
+from training.batch import Batch
+from training.frame import named
 from training.model import Denoiser
 
 PIXELS, ROWS = 200, 600
+GRID = Grid(kind="linear", start=4000, step=5, size=PIXELS)
 MODELS = shelf("training.models")
 
 
@@ -101,7 +104,7 @@ def trained() -> Callable[[str], Denoiser]:
 
     def give(name: str) -> Denoiser:
         if name not in made_before:
-            model = resolve("training.models", name).build(PIXELS)
+            model = resolve("training.models", name).build(GRID)
             objectives = taught(model, population()[0])
             assert objectives == [] or objectives[-1] <= objectives[0] + 1e-6
             made_before[name] = model.eval().requires_grad_(False)
@@ -144,7 +147,7 @@ def test_a_spectrum_without_data_is_finite_and_harms_no_other(
 @pytest.mark.parametrize("name", MODELS)
 def test_state_is_all_that_was_learnt(name: str, trained: Callable[[str], Denoiser]) -> None:
     batch, _ = population(4, seed=1)
-    again = resolve("training.models", name).build(PIXELS).eval()
+    again = resolve("training.models", name).build(GRID).eval()
     again.load_state_dict(load(save(trained(name).state_dict())))
     expected = trained(name)(batch.x, batch.weight, batch.z).flux
     assert torch.equal(again(batch.x, batch.weight, batch.z).flux, expected)
@@ -153,7 +156,7 @@ def test_state_is_all_that_was_learnt(name: str, trained: Callable[[str], Denois
 @pytest.mark.parametrize("name", MODELS)
 def test_unknown_option_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="colour"):
-        resolve("training.models", name).build(PIXELS, colour="red")
+        resolve("training.models", name).build(GRID, colour="red")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -172,7 +175,7 @@ def test_models_refuse_the_way_of_learning_that_is_not_theirs(
 @pytest.mark.parametrize("name", [name for name in MODELS if name in ("ppca", "pca", "mean")])
 def test_sums_do_not_depend_on_how_rows_are_batched(name: str) -> None:
     batch, _ = population(100)
-    model = resolve("training.models", name).build(PIXELS)
+    model = resolve("training.models", name).build(GRID)
     model.start(lambda: cut(batch, 50), seed=0)
     one, many = sums(model, batch, rows=100), sums(model, batch, rows=7)
     assert one.keys() == many.keys()
@@ -182,7 +185,7 @@ def test_sums_do_not_depend_on_how_rows_are_batched(name: str) -> None:
 
 
 def test_fs_has_the_parameters_of_the_paper() -> None:
-    model = resolve("training.models", "dense").build(3800)
+    model = resolve("training.models", "dense").build(named("fs").grid)
     assert model.parameters_count() == 37_825_860
     assert model.linears[model.bottleneck - 1].out_features == 110
 
@@ -192,7 +195,7 @@ def test_fs_has_the_parameters_of_the_paper() -> None:
 def test_centred_dense_maps_the_median_to_itself(activation: str, init: str) -> None:
     batch, _ = population()
     model = resolve("training.models", "dense").build(
-        PIXELS, widths=(PIXELS, 20, 5, 20, PIXELS), activation=activation, init=init
+        GRID, widths=(PIXELS, 20, 5, 20, PIXELS), activation=activation, init=init
     )
     model.start(lambda: cut(batch, 100), seed=3)
     median = batch.x.median(dim=0).values
@@ -203,7 +206,7 @@ def test_centred_dense_maps_the_median_to_itself(activation: str, init: str) -> 
 
 def test_dense_starts_the_same_for_the_same_seed() -> None:
     batch, _ = population(50)
-    first, same, other = (resolve("training.models", "dense").build(PIXELS) for _ in range(3))
+    first, same, other = (resolve("training.models", "dense").build(GRID) for _ in range(3))
     for model, seed in ((first, 1), (same, 1), (other, 2)):
         model.start(lambda: [batch], seed=seed)
     assert torch.equal(first.linears[0].weight, same.linears[0].weight)
@@ -221,7 +224,7 @@ def test_missing_pixels_do_not_pull_on_the_loss() -> None:
     )
     build = resolve("training.models", "dense").build
     # No weights, so that only the target differs.
-    masked, plain = build(PIXELS), build(PIXELS, loss_mask=False)
+    masked, plain = build(GRID), build(GRID, loss_mask=False)
     for model in (masked, plain):
         for parameter in model.requires_grad_(False).parameters():
             torch.nn.init.zeros_(parameter)
@@ -231,12 +234,12 @@ def test_missing_pixels_do_not_pull_on_the_loss() -> None:
 
 def test_dense_refuses_widths_that_do_not_fit_the_frame() -> None:
     with pytest.raises(ValueError, match=r"expected 200-\.\.\.-200"):
-        resolve("training.models", "dense").build(PIXELS, widths=(PIXELS, 10, 300))
+        resolve("training.models", "dense").build(GRID, widths=(PIXELS, 10, 300))
 
 
 def test_ppca_posterior_is_that_of_a_gaussian() -> None:
     batch, _ = population(5, seed=2)
-    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    model = resolve("training.models", "ppca").build(GRID, components=3)
     taught(model, population()[0], epochs=3)
     model.unsure.zero_()
     output = model(batch.x, batch.weight, batch.z)
@@ -254,7 +257,7 @@ def test_ppca_posterior_is_that_of_a_gaussian() -> None:
 
 def test_ppca_objective_is_the_likelihood() -> None:
     batch, _ = population(5, seed=2)
-    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    model = resolve("training.models", "ppca").build(GRID, components=3)
     taught(model, population()[0], epochs=3)
     model.unsure.zero_()
     loading, mean = model.loading.double().numpy(), model.mean.double().numpy()
@@ -270,7 +273,7 @@ def test_ppca_objective_is_the_likelihood() -> None:
 
 def test_ppca_trusts_no_loading_more_than_it_is_known() -> None:
     batch, _ = population(5, seed=2)
-    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    model = resolve("training.models", "ppca").build(GRID, components=3)
     taught(model, population()[0], epochs=3)
     model.unsure.fill_(0.02)
     output = model(batch.x, batch.weight, batch.z)
@@ -287,7 +290,7 @@ def test_ppca_trusts_no_loading_more_than_it_is_known() -> None:
 
 
 def test_ppca_finds_the_truth_from_noisy_spectra() -> None:
-    model = resolve("training.models", "ppca").build(PIXELS, components=5)
+    model = resolve("training.models", "ppca").build(GRID, components=5)
     objectives = taught(model, population()[0], epochs=15)
     # Parameter-expanded EM never goes up; float32 sums allow for a little.
     assert np.all(np.diff(objectives) < 1e-5)
@@ -303,7 +306,7 @@ def test_ppca_finds_the_truth_from_noisy_spectra() -> None:
 
 def test_ppca_does_not_see_missing_pixels() -> None:
     batch, _ = population(20, seed=2)
-    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    model = resolve("training.models", "ppca").build(GRID, components=3)
     taught(model, population()[0], epochs=2)
     x = torch.where(batch.weight > 0, batch.x, 99.0)
     assert torch.equal(
@@ -314,7 +317,7 @@ def test_ppca_does_not_see_missing_pixels() -> None:
 def test_ppca_bears_a_pixel_that_nobody_saw() -> None:
     batch, _ = population(200)
     batch.weight[:, 50:60] = 0
-    model = resolve("training.models", "ppca").build(PIXELS, components=3)
+    model = resolve("training.models", "ppca").build(GRID, components=3)
     taught(model, batch, epochs=3)
     output = model(batch.x, batch.weight, batch.z)
     assert output.flux.isfinite().all()
@@ -327,7 +330,7 @@ def test_ppca_learns_the_variance_that_components_leave() -> None:
     spread = np.where(np.arange(PIXELS) < 100, 0.0, 0.2)
     x = truth + random.normal(size=truth.shape) * np.hypot(0.1, spread)
     batch = made(x, np.full(x.shape, 100.0))
-    model = resolve("training.models", "ppca").build(PIXELS, components=1, scatter=True)
+    model = resolve("training.models", "ppca").build(GRID, components=1, scatter=True)
     taught(model, batch, epochs=10)
     assert float(model.scatter[:100].mean()) < 1e-3
     assert float(model.scatter[100:].mean()) == pytest.approx(0.04, rel=0.05)
@@ -336,18 +339,18 @@ def test_ppca_learns_the_variance_that_components_leave() -> None:
 @pytest.mark.parametrize("name", ["ppca", "pca"])
 def test_components_must_be_fewer_than_pixels(name: str) -> None:
     with pytest.raises(ValueError, match="200 components of 200 pixels"):
-        resolve("training.models", name).build(PIXELS, components=PIXELS)
+        resolve("training.models", name).build(GRID, components=PIXELS)
 
 
 def test_ppca_needs_more_spectra_than_components() -> None:
     batch, _ = population(10)
     with pytest.raises(ValueError, match="10 spectra with data for 40 components"):
-        resolve("training.models", "ppca").build(PIXELS).start(lambda: [batch], seed=0)
+        resolve("training.models", "ppca").build(GRID).start(lambda: [batch], seed=0)
 
 
 def test_pca_is_that_of_scikit_learn() -> None:
     batch, _ = population()
-    model = resolve("training.models", "pca").build(PIXELS, components=4)
+    model = resolve("training.models", "pca").build(GRID, components=4)
     left = taught(model, batch, epochs=1)[0]
     theirs = SklearnPCA(4, svd_solver="full").fit(batch.x.double().numpy())
     latent = theirs.transform(batch.x.double().numpy())
@@ -363,7 +366,9 @@ def test_pca_is_that_of_scikit_learn() -> None:
 def test_butterworth_has_its_gain_and_no_phase(frequency: float, gain: float) -> None:
     pixel = torch.arange(2000.0)
     x = torch.stack([torch.cos(frequency * pixel), torch.sin(frequency * pixel)])
-    model = resolve("training.models", "butterworth").build(2000)
+    model = resolve("training.models", "butterworth").build(
+        Grid(kind="linear", start=4000, step=1, size=2000)
+    )
     flux = model(x, torch.ones_like(x), torch.zeros(2)).flux
     middle = slice(500, 1500)
     torch.testing.assert_close(flux[:, middle], gain * x[:, middle], atol=2e-3, rtol=0)
@@ -371,7 +376,7 @@ def test_butterworth_has_its_gain_and_no_phase(frequency: float, gain: float) ->
 
 def test_mean_is_that_of_the_good_pixels() -> None:
     batch, _ = population(50)
-    model = resolve("training.models", "mean").build(PIXELS)
+    model = resolve("training.models", "mean").build(GRID)
     variance = taught(model, batch, epochs=1)[0]
     hidden = np.ma.masked_array(batch.x.numpy(), batch.weight.numpy() == 0)
     output = model(batch.x, batch.weight, batch.z)

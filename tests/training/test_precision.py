@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from storage.grid import Grid
 from storage.names import resolve
 from training import precision
-from training.frame import Batch
+from training.batch import Batch
 from training.model import Denoiser, Output
 from training.precision import choose
 
 PIXELS = 64
+GRID = Grid(kind="linear", start=4000, step=1, size=PIXELS)
 NAMES = ("blue", "red", "never")
 NOISE = 0.2
 "Of one pixel."
@@ -96,7 +98,7 @@ def test_float32_is_not_measured() -> None:
 
 @pytest.mark.parametrize("asked", ["auto", "bfloat16", "medium"])
 def test_linear_algebra_is_float32_whatever_is_asked(asked: precision.Asked) -> None:
-    model = resolve("training.models", "ppca").build(PIXELS, components=2).eval()
+    model = resolve("training.models", "ppca").build(GRID, components=2).eval()
     assert choose(asked, model, spectra(), NAMES, means).precision == "float32"
 
 
@@ -107,7 +109,7 @@ def test_a_value_that_is_gone_has_moved_too_far() -> None:
         exact = torch.isclose(flux.bfloat16().float(), flux, rtol=0, atol=0).all(1)
         return value.masked_fill(exact[:, None], torch.nan), error
 
-    model = resolve("training.models", "dense").build(PIXELS, widths=[PIXELS, 8, PIXELS]).eval()
+    model = resolve("training.models", "dense").build(GRID, widths=[PIXELS, 8, PIXELS]).eval()
     choice = choose("auto", model, spectra(), NAMES, strict)
     assert choice.precision == "float32"
     assert choice.shifts == {"bfloat16": {"blue": None, "red": None}}

@@ -4,6 +4,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from storage.grid import Grid
 from training.model import Denoiser, Output
 
 
@@ -41,6 +42,6 @@ class Butterworth(Denoiser):
         return Output(flux=smooth[:, self.pad : self.pad + x.shape[-1]].contiguous())
 
 
-def build(pixels: int, **options: object) -> Butterworth:
-    """A filter for frames of that many pixels."""
-    return Butterworth(pixels, Options.model_validate(options))
+def build(grid: Grid, **options: object) -> Butterworth:
+    """A filter on a grid."""
+    return Butterworth(grid.size, Options.model_validate(options))

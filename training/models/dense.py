@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from training import losses
-from training.frame import Batch
-from training.model import Denoiser, Output
+from storage.grid import Grid
+from training.batch import Batch
+from training.model import Output
+from training.network import Network, NetworkOptions
 
 FS = (3800, 3000, 2100, 1500, 850, 350, 110, 300, 750, 1400, 2700, 3800)
 "Units of each layer, Camilleri+2025, Table 1."
@@ -22,10 +23,8 @@ START_ROWS = 4096
 "Spectra that the starting median comes from: its error is then far below the noise of one."
 
 
-class Options(BaseModel):
+class Options(NetworkOptions):
     """What a card may say of this model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: tuple[PositiveInt, ...] = ()
     "Units from input to output, both included; none: FS, scaled to the pixels of the frame."
@@ -35,21 +34,18 @@ class Options(BaseModel):
     "Weights at the start; biases are 0."
     centre: bool = True
     "Start as the median training spectrum: the first and last bias from it, no last weights."
-    loss: losses.Name = "mae"
-    "What is made small."
-    loss_mask: bool = True
-    "Leave missing pixels out of the loss; False is the paper's."
 
 
-class Dense(Denoiser):
+class Dense(Network):
     """Linear layers with an activation after each but the last."""
 
-    fit = "gradient"
-
-    def __init__(self, widths: Sequence[int], options: Options) -> None:
-        super().__init__()
+    def __init__(self, grid: Grid, widths: Sequence[int], options: Options) -> None:
+        super().__init__(grid, options)
         self.options = options
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        into = [widths[0] * self.channels, *widths[1:]]
+        self.linears = nn.ModuleList(
+            nn.Linear(a, b) for (a, _), (_, b) in zip(pairwise(into), pairwise(widths), strict=True)
+        )
         self.activations = nn.ModuleList(
             nn.PReLU(n, init=0.2) if options.activation == "prelu" else nn.ReLU()
             for n in widths[1:-1]
@@ -58,7 +54,7 @@ class Dense(Denoiser):
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise; the latent is the narrowest layer, after its activation."""
-        hidden, latent = x, x
+        hidden = latent = self.seen(x, weight).flatten(1)
         for number, (linear, activation) in enumerate(
             zip(self.linears[:-1], self.activations, strict=True), start=1
         ):
@@ -66,12 +62,6 @@ class Dense(Denoiser):
             if number == self.bottleneck:
                 latent = hidden
         return Output(flux=self.linears[-1](hidden), latent=latent)
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Distance of the output from the noisy input itself."""
-        flux = self(batch.x, batch.weight, batch.z).flux
-        weight = batch.weight if self.options.loss_mask else batch.ok[:, None].expand_as(flux)
-        return losses.named(self.options.loss)(flux, batch.x, weight)
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
@@ -96,7 +86,8 @@ class Dense(Denoiser):
         first, last = self.linears[0], self.linears[-1]
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
-        first.bias.sub_(first.weight @ mu.to(first.weight))
+        # What else the net sees of a pixel has no median to speak of.
+        first.bias.sub_(first.weight[:, : len(mu)] @ mu.to(first.weight))
         last.bias.copy_(mu)
         last.weight.zero_()
 
@@ -111,8 +102,8 @@ def median(batches: Iterable[Batch]) -> Tensor:
     return torch.cat(found).median(dim=0).values
 
 
-def build(pixels: int, **options: object) -> Dense:
-    """A dense autoencoder for frames of that many pixels.
+def build(grid: Grid, **options: object) -> Dense:
+    """A dense autoencoder on a grid.
 
     Raises
     ------
@@ -121,6 +112,7 @@ def build(pixels: int, **options: object) -> Dense:
         with the pixels.
     """
     chosen = Options.model_validate(options)
+    pixels = grid.size
     scaled = [max(1, round(width * pixels / FS[0])) for width in FS]
     widths = list(chosen.widths) or [pixels, *scaled[1:-1], pixels]
     if len(widths) < 3 or widths[0] != pixels or widths[-1] != pixels:
@@ -128,4 +120,4 @@ def build(pixels: int, **options: object) -> Dense:
             f"dense: widths {'-'.join(map(str, widths))} on a frame of {pixels} pixels; "
             f"expected {pixels}-...-{pixels} with a hidden layer between"
         )
-    return Dense(widths, chosen)
+    return Dense(grid, widths, chosen)

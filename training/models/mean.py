@@ -4,7 +4,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from training.frame import Batch
+from storage.grid import Grid
+from training.batch import Batch
 from training.model import Denoiser, Output
 
 
@@ -42,7 +43,7 @@ class Mean(Denoiser):
         return float(about / sums["count"].sum().clamp(min=1))
 
 
-def build(pixels: int, **options: object) -> Mean:
-    """The mean spectrum of a frame of that many pixels."""
+def build(grid: Grid, **options: object) -> Mean:
+    """The mean spectrum on a grid."""
     Options.model_validate(options)
-    return Mean(pixels)
+    return Mean(grid.size)

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from training.frame import Batch
+from storage.grid import Grid
+from training.batch import Batch
 from training.model import Denoiser, Output
 
 
@@ -77,8 +78,8 @@ def _leading(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     return values[order], np.ascontiguousarray(rows * np.sign(largest))
 
 
-def build(pixels: int, **options: object) -> PCA:
-    """Principal components for frames of that many pixels.
+def build(grid: Grid, **options: object) -> PCA:
+    """Principal components on a grid.
 
     Raises
     ------
@@ -86,6 +87,6 @@ def build(pixels: int, **options: object) -> PCA:
         When an option is unknown, or there are as many components as pixels.
     """
     components = Options.model_validate(options).components
-    if components >= pixels:
-        raise ValueError(f"pca: {components} components of {pixels} pixels; keep fewer")
-    return PCA(pixels, components)
+    if components >= grid.size:
+        raise ValueError(f"pca: {components} components of {grid.size} pixels; keep fewer")
+    return PCA(grid.size, components)

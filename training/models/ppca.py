@@ -15,7 +15,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from training.frame import Batch
+from storage.grid import Grid
+from training.batch import Batch
 from training.model import Denoiser, Output
 
 START_ROWS = 1024
@@ -230,8 +231,8 @@ def _rotated(loading: Tensor) -> Tensor:
     return signed
 
 
-def build(pixels: int, **options: object) -> PPCA:
-    """A factor model for frames of that many pixels.
+def build(grid: Grid, **options: object) -> PPCA:
+    """A factor model on a grid.
 
     Raises
     ------
@@ -239,6 +240,6 @@ def build(pixels: int, **options: object) -> PPCA:
         When an option is unknown, or there are as many components as pixels.
     """
     chosen = Options.model_validate(options)
-    if chosen.components >= pixels:
-        raise ValueError(f"ppca: {chosen.components} components of {pixels} pixels; keep fewer")
-    return PPCA(pixels, chosen)
+    if chosen.components >= grid.size:
+        raise ValueError(f"ppca: {chosen.components} components of {grid.size} pixels; keep fewer")
+    return PPCA(grid.size, chosen)

@@ -1,0 +1,39 @@
+"""Augment: what a spectrum that teaches is turned into first, and what it should become.
+
+Every network learns any of these ways; the batch carries the target. The draws depend on the seed,
+the epoch and the chunk of the survey alone.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+
+
+class Augment(BaseModel):
+    """[augment] of a model card; the default changes nothing: input and target are the spectrum."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Literal["input", "truth", "model", "repeat"] = "input"
+    """What the input should become: itself; the noiseless truth of a mock; the survey's best fit;
+    another exposure of the same object."""
+    noise: Literal["none", "fresh", "split"] = "none"
+    """Noise drawn anew every epoch, on the observed pixels, of their ivar. 'fresh': the input is the
+    target (truth or model) with it. 'split': the input is the spectrum with `share` times it, the
+    target the spectrum less it over `share`: their noise is independent (Pang et al. 2021)."""
+    share: PositiveFloat = 1.0
+    "Of 'split'."
+    sigma: NonNegativeFloat = 0.0
+    "Noise of every frame pixel of the input, normalised flux; 0.04 in Scourfield+2023."
+    renorm: Literal["none", "l2", "l2_debiased", "sum"] = "none"
+    "How an input is normalised again after `sigma`; 'l2_debiased' leaves the noise out of it."
+    calibration: float = Field(default=0.0, ge=0, lt=1)
+    "Largest amplitude of a smooth curve that input and target are multiplied with; 0.02 for stars."
+    scale: NonNegativeFloat = 0.0
+    "Standard deviation about 1 of a factor of input and target."
+    offset: NonNegativeFloat = 0.0
+    "Standard deviation of a number added to input and target."
+    masks: float = Field(default=0.0, ge=0, lt=1)
+    "Share of the input's pixels that are hidden, in gaps; the target keeps them."
+    redshift: NonNegativeFloat = 0.0
+    "Standard deviation of a velocity that the redshift is wrong by, km/s."
