@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from storage.dust import curve
 from storage.grid import Grid
-from training.frame import Frame, named
+from training.frame import Frame
+from training.frames import named
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 REPEATS = 7

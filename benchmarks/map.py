@@ -40,7 +40,7 @@ from storage.store import Survey
 from storage.writer import Writer, writing
 from training import checkpoint, registry
 from training.footprint import Footprint
-from training.frame import named
+from training.frames import named
 from training.recipe import ModelCard
 
 CARDS = Path(__file__).parents[1] / "deploy" / "cards"

@@ -9,7 +9,8 @@ from pipeline.denoise import group_of
 from pipeline.stage import config_of
 from storage.schema import Status
 from storage.store import Survey
-from training.frame import Frame, named
+from training.frame import Frame
+from training.frames import named
 
 
 @dataclass(frozen=True, kw_only=True)

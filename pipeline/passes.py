@@ -24,7 +24,7 @@ from pipeline.stage import config_of, everywhere, grid_of, require_ingested, tar
 from pipeline.stale import Stale, Step
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
-from training.frame import named
+from training.frames import named
 
 STAGES = ("denoise", "measure")
 

@@ -46,7 +46,7 @@ def _readers() -> Table:
 
 
 def _models() -> Table:
-    from training.frame import named
+    from training.frames import named
     from training.recipe import ModelCard
 
     table = Table("card", "model", "parameters", "what")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from storage import schema
 from storage.grid import Grid
 from storage.schema import Status
-from training.frame import Frame, Mapper, named
+from training.frame import Frame, Mapper
+from training.frames import named
 
 Float = NDArray[np.float32]
 

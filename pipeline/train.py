@@ -28,7 +28,7 @@ from storage.schema import COLUMNS, ObjectType, Split, Status
 from storage.store import Survey, exists
 from training import checkpoint, fit, registry
 from training.footprint import Footprint
-from training.frame import named
+from training.frames import named
 from training.recipe import ModelCard
 from training.reference import Linear
 from training.source import StoreSource

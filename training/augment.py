@@ -18,9 +18,9 @@ class Augment(BaseModel):
     """What the input should become: itself; the noiseless truth of a mock; the survey's best fit;
     another exposure of the same object."""
     noise: Literal["none", "fresh", "split"] = "none"
-    """Noise drawn anew every epoch, on the observed pixels, of their ivar. 'fresh': the input is the
-    target (truth or model) with it. 'split': the input is the spectrum with `share` times it, the
-    target the spectrum less it over `share`: their noise is independent (Pang et al. 2021)."""
+    """Noise drawn anew every epoch, on the observed pixels, of their ivar. 'fresh': the input is
+    the target (truth or model) with it. 'split': the input is the spectrum with `share` times it,
+    the target the spectrum less it over `share`: their noise is independent (Pang+2021)."""
     share: PositiveFloat = 1.0
     "Of 'split'."
     sigma: NonNegativeFloat = 0.0

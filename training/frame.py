@@ -83,16 +83,6 @@ class Frame(BaseModel):
         return _mapper(self, grid)
 
 
-FRAMES = {frame.name: frame for frame in (Frame(),)}
-
-
-def named(name: str) -> Frame:
-    """The frame of that name: 'fs' is the full spectrum of Camilleri+2025."""
-    if name not in FRAMES:
-        raise ValueError(f"frame {name!r} is unknown; known: {', '.join(sorted(FRAMES))}")
-    return FRAMES[name]
-
-
 class Mapper:
     """From one observed grid to a frame and back. Get it from `Frame.on`."""
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from storage.grid import Grid
 from storage.names import resolve
+from training.augment import Augment
 from training.model import Denoiser
 from training.schedule import Descent
 
@@ -41,6 +42,10 @@ class ModelCard(BaseModel):
     "A module on the shelf training.models, or anybody's dotted name."
     options: dict[str, Any] = Field(default_factory=dict)
     "What the module's build() takes besides the grid."
+    frame: str = ""
+    "How it sees spectra, a name of training.frames; that of the run card when empty."
+    augment: Augment = Augment()
+    "What the spectra that teach it are turned into, and what they should become."
     fit: Fit = Fit()
 
     @classmethod
@@ -66,7 +71,11 @@ class ModelCard(BaseModel):
         ValueError
             Names the key and the nearest known one.
         """
-        with_names = {"": set(cls.model_fields), "fit": set(Fit.model_fields)}
+        with_names = {
+            "": set(cls.model_fields),
+            "fit": set(Fit.model_fields),
+            "augment": set(Augment.model_fields),
+        }
         try:
             card = cls.model_validate(table)
         except ValidationError as error:

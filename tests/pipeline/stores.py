@@ -14,7 +14,7 @@ from storage.grid import Grid
 from storage.schema import FLUX_UNIT, LEDGER, Field, ObjectType, Reason, Split, Status
 from storage.store import Survey
 from storage.writer import WORKER_DIMS, Writer, writing
-from training.frame import named
+from training.frames import named
 from training.statistics import Sample
 from training.verdict import Verdict, judge
 

@@ -20,7 +20,8 @@ from storage.grid import Grid
 from storage.names import shelf
 from training import state as states
 from training.fit import CURVES, session, train
-from training.frame import Frame, named
+from training.frame import Frame
+from training.frames import named
 from training.loop import loop
 from training.model import Denoiser
 from training.recipe import Fit, ModelCard

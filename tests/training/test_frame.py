@@ -19,7 +19,8 @@ from storage.dust import curve
 from storage.grid import Grid
 from training.batch import Batch
 from training.bridge import bridged
-from training.frame import Frame, named
+from training.frame import Frame
+from training.frames import named
 
 SDSS = Grid(kind="log", start=3.55, step=1e-4, size=4700)
 FRAME = named("fs")

@@ -1,23 +1,18 @@
-"""Every model keeps the contract; each does what its equations say."""
+"""What each model does is what its equations say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, save
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA as SklearnPCA
 
 from storage.grid import Grid
-from storage.names import resolve, shelf
+from storage.names import resolve
+from tests.training.small import GRID, PIXELS, ROWS, cut, made, population, sums, taught
 from training.batch import Batch
-from training.frame import named
-from training.model import Denoiser
-
-PIXELS, ROWS = 200, 600
-GRID = Grid(kind="linear", start=4000, step=5, size=PIXELS)
-MODELS = shelf("training.models")
+from training.frames import named
 
 
 @pytest.fixture(autouse=True)
@@ -27,161 +22,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def made(x: np.ndarray, weight: np.ndarray) -> Batch:
-    """A batch as a frame would give it: missing pixels bridged."""
-    filled = x.copy()
-    pixel = np.arange(x.shape[1])
-    for row, good in zip(filled, weight > 0, strict=True):
-        if good.any():
-            row[:] = np.interp(pixel, pixel[good], row[good])
-    n = len(x)
-    return Batch(
-        x=torch.from_numpy(filled).float(),
-        weight=torch.from_numpy(weight).float(),
-        scale=torch.ones(n),
-        z=torch.zeros(n, dtype=torch.float64),
-        ok=torch.from_numpy((weight > 0).any(1)),
-    )
-
-
-def population(n: int = ROWS, seed: int = 0) -> tuple[Batch, np.ndarray]:
-    """Spectra of three smooth components, S/N 3 to 15 per pixel, 5 % missing; and their truth."""
-    random = np.random.default_rng(seed)
-    pixel = np.arange(PIXELS)
-    shapes = np.stack([np.sin(pixel / 30), np.cos(pixel / 17), np.sin(pixel / 8)])
-    truth = 1 + (random.normal(size=(n, 3)) * [0.3, 0.2, 0.1]) @ shapes
-    snr = random.uniform(3, 15, size=(n, 1)) * np.ones(PIXELS)
-    x = truth + random.normal(size=truth.shape) / snr
-    weight = np.where(random.random(truth.shape) < 0.05, 0, snr**2)
-    return made(x, weight), truth
-
-
-def cut(batch: Batch, rows: int) -> Iterator[Batch]:
-    for first in range(0, len(batch.x), rows):
-        part = slice(first, first + rows)
-        yield Batch(
-            x=batch.x[part],
-            weight=batch.weight[part],
-            scale=batch.scale[part],
-            z=batch.z[part],
-            ok=batch.ok[part],
-        )
-
-
-def sums(model: Denoiser, batch: Batch, rows: int = 100) -> dict[str, torch.Tensor]:
-    total: dict[str, torch.Tensor] = {}
-    for part in cut(batch, rows):
-        for name, value in model.accumulate(part).items():
-            total[name] = total.get(name, 0) + value.double()
-    return total
-
-
-def taught(model: Denoiser, batch: Batch, epochs: int = 8) -> list[float]:
-    """Objectives, epoch by epoch."""
-    model.start(lambda: cut(batch, 100), seed=1)
-    if model.fit == "none":
-        return []
-    if model.fit == "sums":
-        with torch.no_grad():
-            return [model.update(sums(model, batch)) for _ in range(epochs)]
-    descent = torch.optim.Adam(model.parameters(), lr=1e-3)
-    found = []
-    for _ in range(epochs):
-        for part in cut(batch, 50):
-            descent.zero_grad()
-            loss = model.loss(part)
-            loss.backward()
-            descent.step()
-        found.append(float(model.loss(batch).detach()))
-    return found
-
-
-@pytest.fixture(scope="module")
-def trained() -> Callable[[str], Denoiser]:
-    made_before: dict[str, Denoiser] = {}
-
-    def give(name: str) -> Denoiser:
-        if name not in made_before:
-            model = resolve("training.models", name).build(GRID)
-            objectives = taught(model, population()[0])
-            assert objectives == [] or objectives[-1] <= objectives[0] + 1e-6
-            made_before[name] = model.eval().requires_grad_(False)
-        return made_before[name]
-
-    return give
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_output_has_the_shapes_of_the_contract(
-    name: str, trained: Callable[[str], Denoiser]
-) -> None:
-    batch, _ = population(10, seed=1)
-    output = trained(name)(batch.x, batch.weight, batch.z)
-    assert output.flux.shape == (10, PIXELS)
-    assert output.flux.isfinite().all()
-    if output.sigma is not None:
-        assert output.sigma.shape == (10, PIXELS)
-        assert (output.sigma > 0).all()
-    if output.latent_cov is not None:
-        assert output.latent is not None
-        assert output.latent_cov.shape == (*output.latent.shape, output.latent.shape[1])
-        drawn = trained(name).decode(output.latent)
-        torch.testing.assert_close(drawn, output.flux)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_spectrum_without_data_is_finite_and_harms_no_other(
-    name: str, trained: Callable[[str], Denoiser]
-) -> None:
-    batch, _ = population(4, seed=1)
-    alone = trained(name)(batch.x, batch.weight, batch.z).flux
-    x, weight = batch.x.clone(), batch.weight.clone()
-    x[3], weight[3] = 0, 0
-    beside = trained(name)(x, weight, batch.z).flux
-    assert beside.isfinite().all()
-    torch.testing.assert_close(beside[:3], alone[:3])
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_state_is_all_that_was_learnt(name: str, trained: Callable[[str], Denoiser]) -> None:
-    batch, _ = population(4, seed=1)
-    again = resolve("training.models", name).build(GRID).eval()
-    again.load_state_dict(load(save(trained(name).state_dict())))
-    expected = trained(name)(batch.x, batch.weight, batch.z).flux
-    assert torch.equal(again(batch.x, batch.weight, batch.z).flux, expected)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_unknown_option_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="colour"):
-        resolve("training.models", name).build(GRID, colour="red")
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models_refuse_the_way_of_learning_that_is_not_theirs(
-    name: str, trained: Callable[[str], Denoiser]
-) -> None:
-    batch, _ = population(4)
-    if trained(name).fit != "gradient":
-        with pytest.raises(TypeError, match="by gradient"):
-            trained(name).loss(batch)
-    if trained(name).fit != "sums":
-        with pytest.raises(TypeError, match="by sums"):
-            trained(name).accumulate(batch)
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if name in ("ppca", "pca", "mean")])
-def test_sums_do_not_depend_on_how_rows_are_batched(name: str) -> None:
-    batch, _ = population(100)
-    model = resolve("training.models", name).build(GRID)
-    model.start(lambda: cut(batch, 50), seed=0)
-    one, many = sums(model, batch, rows=100), sums(model, batch, rows=7)
-    assert one.keys() == many.keys()
-    for key, value in one.items():
-        scale = float(value.abs().max())
-        torch.testing.assert_close(many[key] / scale, value / scale, atol=1e-5, rtol=0)
 
 
 def test_fs_has_the_parameters_of_the_paper() -> None:

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from storage.grid import Grid
+from training.bridge import bridged
 from training.model import Denoiser, Output
 
 
@@ -36,8 +37,8 @@ class Butterworth(Denoiser):
         self.register_buffer("gain", gain.float(), persistent=False)
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
-        """Filter x; weights are not seen, as in the paper."""
-        padded = torch.nn.functional.pad(x, (self.pad, self.pad), mode="reflect")
+        """Filter x; weights only say where data is missing, as in the paper."""
+        padded = torch.nn.functional.pad(bridged(x, weight), (self.pad, self.pad), mode="reflect")
         smooth = torch.fft.irfft(torch.fft.rfft(padded) * self.gain, n=padded.shape[-1])
         return Output(flux=smooth[:, self.pad : self.pad + x.shape[-1]].contiguous())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from storage.grid import Grid
 from training.batch import Batch
+from training.bridge import bridged
 from training.model import Denoiser, Output
 
 
@@ -36,7 +37,7 @@ class PCA(Denoiser):
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Project x; the latents are its coordinates along the components, widest first."""
-        latent = (x - self.mean) @ self.axes.T
+        latent = (bridged(x, weight) - self.mean) @ self.axes.T
         return Output(flux=self.decode(latent), latent=latent)
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""Small: every model of the shelf at a size that a test teaches in a second, on one small grid."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from storage.grid import Grid
+from storage.names import resolve
+from training.batch import Batch, take
+from training.model import Denoiser
+
+PIXELS, ROWS = 200, 600
+GRID = Grid(kind="linear", start=4000, step=5, size=PIXELS)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {"widths": [PIXELS, 40, 10, 40, PIXELS]},
+    "ppca": {"components": 5},
+    "pca": {"components": 5},
+}
+"What build() takes on `GRID`, by model; a model that is not here is built as it is."
+
+
+def small(name: str) -> Denoiser:
+    """The model, untaught."""
+    found: Denoiser = resolve("training.models", name).build(GRID, **OPTIONS.get(name, {}))
+    return found
+
+
+def made(x: np.ndarray, weight: np.ndarray) -> Batch:
+    """A batch as a frame would give it: missing pixels bridged."""
+    filled = x.copy()
+    pixel = np.arange(x.shape[1])
+    for row, good in zip(filled, weight > 0, strict=True):
+        if good.any():
+            row[:] = np.interp(pixel, pixel[good], row[good])
+    n = len(x)
+    return Batch(
+        x=torch.from_numpy(filled).float(),
+        weight=torch.from_numpy(weight).float(),
+        scale=torch.ones(n),
+        z=torch.zeros(n, dtype=torch.float64),
+        ok=torch.from_numpy((weight > 0).any(1)),
+    )
+
+
+def population(n: int = ROWS, seed: int = 0) -> tuple[Batch, np.ndarray]:
+    """Spectra of three smooth components, S/N 3 to 15 per pixel, 5 % missing; and their truth."""
+    random = np.random.default_rng(seed)
+    pixel = np.arange(PIXELS)
+    shapes = np.stack([np.sin(pixel / 30), np.cos(pixel / 17), np.sin(pixel / 8)])
+    truth = 1 + (random.normal(size=(n, 3)) * [0.3, 0.2, 0.1]) @ shapes
+    snr = random.uniform(3, 15, size=(n, 1)) * np.ones(PIXELS)
+    x = truth + random.normal(size=truth.shape) / snr
+    weight = np.where(random.random(truth.shape) < 0.05, 0, snr**2)
+    return made(x, weight), truth
+
+
+def cut(batch: Batch, rows: int) -> Iterator[Batch]:
+    for first in range(0, len(batch.x), rows):
+        yield take(batch, slice(first, first + rows))
+
+
+def sums(model: Denoiser, batch: Batch, rows: int = 100) -> dict[str, torch.Tensor]:
+    total: dict[str, torch.Tensor] = {}
+    for part in cut(batch, rows):
+        for name, value in model.accumulate(part).items():
+            total[name] = total.get(name, 0) + value.double()
+    return total
+
+
+def taught(model: Denoiser, batch: Batch, epochs: int = 8) -> list[float]:
+    """Objectives, epoch by epoch."""
+    model.start(lambda: cut(batch, 100), seed=1)
+    if model.fit == "none":
+        return []
+    if model.fit == "sums":
+        with torch.no_grad():
+            return [model.update(sums(model, batch)) for _ in range(epochs)]
+    descent = torch.optim.Adam(model.parameters(), lr=1e-3)
+    found = []
+    for _ in range(epochs):
+        for part in cut(batch, 50):
+            descent.zero_grad()
+            loss = model.loss(part)
+            loss.backward()
+            descent.step()
+        found.append(float(model.loss(batch).detach()))
+    return found
