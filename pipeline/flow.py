@@ -123,12 +123,19 @@ class Flow:
         under_way: dict[Remote, tuple[Block, ...]],
         running: Any,
     ) -> None:
-        # Workers come and go.
-        workers = max(1, len(self.client.nthreads()))
+        workers = self._workers()
         while waiting and len(under_way) < 2 * workers:
             task = self._next(waiting, workers)
             under_way[future := self._submit(task)] = task
             running.add(future)
+
+    def _workers(self) -> int:
+        """How many there are now: they come and go."""
+        try:
+            return max(1, len(self.client.nthreads()))
+        except OSError as error:
+            # Asked on a connection of its own, which says so in another way than the rest.
+            raise self._lost(error) from error
 
     def _next(self, waiting: deque[Block], workers: int) -> tuple[Block, ...]:
         """Blocks for `task_s`, but a fair share at the end, when workers would wait for one."""
