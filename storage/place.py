@@ -28,6 +28,9 @@ _CURES = {
     "snapshot timestamp is invalid": (
         "the clocks of this machine and of the store differ by more than 10 minutes; set them right"
     ),
+    "invalid snapshot timestamp ordering": (
+        "the clock of this machine stands before the last commit; set it right"
+    ),
     "NoSuchBucket": "no such bucket; make it, or correct the path",
     "AccessDenied": "access is denied; check AWS_ACCESS_KEY_ID and the policy of the bucket",
     "dispatch failure": "the endpoint does not answer; check AWS_ENDPOINT_URL",

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import pytest
+from distributed import Client
 
 from pipeline.block import Block, BlockError, Target
 from pipeline.flow import Flow
@@ -29,5 +30,9 @@ def test_a_scheduler_that_does_not_answer_ends_a_stage_in_words() -> None:
         fork=cast(Any, None),
     )
     block = Block(first=0, last=4, groups=frozenset(["spectra/x"]))
-    with pytest.raises(BlockError, match=r"scheduler is gone .*the same command goes on"):
+    # A flow waits on the client that is there.
+    with (
+        Client(processes=False, n_workers=1, dashboard_address=None),
+        pytest.raises(BlockError, match=r"scheduler is gone .*the same command goes on"),
+    ):
         next(flow.run([block]))
