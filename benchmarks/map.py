@@ -1,12 +1,12 @@
 """The survey map: what a spectrum costs, stage by stage, and what the engine adds to it.
 
-    PYTHONPATH=. python -P benchmarks/map.py [--rows 200000] [--model ppca] [--precision float32]
+    PYTHONPATH=. python -P benchmarks/map.py [--rows 200000] [--model ppca] [--survey desi]
 
-A store of SDSS-like mock spectra is filled from arrays; a model denoises it, and three indices are
-measured on the raw spectra, on the frame and on the product. First the stages run one after the
-other in one process with one thread, on the first blocks; then the engine maps all rows with
-`--workers` workers of one thread. Its share is what the stages take over wall x workers. The model
-has the size of the real one and has learnt nothing: only its speed is looked at.
+A store of mock spectra, as SDSS or DESI sees them, is filled from arrays; a model denoises it, and
+three indices are measured on the raw spectra, on the frame and on the product. First the stages run
+one after the other in one process with one thread, on the first blocks; then the engine maps all
+rows with `--workers` workers of one thread. Its share is what the stages take over wall x workers.
+The model has the size of the real one and has learnt nothing: only its speed is looked at.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from deploy.backends import local
 from deploy.job import Resources
 from pipeline import blocks, passes
 from pipeline.card import Card
-from pipeline.stage import target
+from pipeline.stage import config_of, target
 from storage import schema
 from storage.grid import Grid
 from storage.names import resolve
@@ -44,39 +44,42 @@ from training.frames import named
 from training.recipe import ModelCard
 
 CARDS = Path(__file__).parents[1] / "deploy" / "cards"
-GRID = Grid(kind="log", start=3.55, step=1e-4, size=4700)
-CONFIG = "sdss"
-SPECTRA = f"spectra/{CONFIG}"
+GRIDS = {
+    "sdss": Grid(kind="log", start=3.55, step=1e-4, size=4700),
+    "desi": Grid(kind="linear", start=3600, step=0.8, size=7781),
+}
+MOCKS = {"sdss": "mock-v1", "desi": "mock-desi"}
 DRAWN = 4096
 SERIAL_BLOCKS = 4
 FIELDS = {n: f for n, f in schema.SPECTRA.items() if n not in ("mask", "model")}
 
 
-def drawn() -> xr.Dataset:
+def drawn(survey: str) -> xr.Dataset:
     """Spectra that are written again and again."""
-    options = tomllib.loads((CARDS / "mocks" / "mock-v1.toml").read_text())
-    mock = resolve("storage.mocks", options.pop("mock")).build(**options)
-    return mock.observe(mock.truth(DRAWN, GRID, 1, "map"), GRID, 1, "map")
+    options = tomllib.loads((CARDS / "mocks" / f"{MOCKS[survey]}.toml").read_text())
+    mock, grid = resolve("storage.mocks", options.pop("mock")).build(**options), GRIDS[survey]
+    return mock.observe(mock.truth(DRAWN, grid, 1, "map"), grid, 1, "map")
 
 
-def fill(writer: Writer, rows: int) -> None:
+def fill(writer: Writer, rows: int, survey: str) -> None:
     """The survey, from arrays."""
-    made = drawn()
-    about = {"grid": GRID.model_dump(), "complete": True}
-    writer.create_group(SPECTRA, schema.template(rows, GRID, FIELDS), about)
-    writer.commit("room", {"group": SPECTRA})
+    made, grid = drawn(survey), GRIDS[survey]
+    about = {"grid": grid.model_dump(), "complete": True}
+    group = f"spectra/{survey}"
+    writer.create_group(group, schema.template(rows, grid, FIELDS), about)
+    writer.commit("room", {"group": group})
     pixels = {name for name, field in FIELDS.items() if "wavelength" in field.dims}
     for first in range(0, rows, DRAWN):
         n = min(DRAWN, rows - first)
         fork = writer.fork()
-        fork.write_block(SPECTRA, first, {name: made[name].to_numpy()[:n] for name in pixels})
+        fork.write_block(group, first, {name: made[name].to_numpy()[:n] for name in pixels})
         writer.absorb([fork])
         columns = {n_: made[n_].to_numpy()[:n] for n_ in FIELDS if n_ not in pixels}
         columns["observation"] = np.array(
             [str(first + i) for i in range(n)], np.dtypes.StringDType()
         )
-        writer.write_columns(SPECTRA, first, columns)
-        writer.commit(f"rows {first}:{first + n}", {"group": SPECTRA})
+        writer.write_columns(group, first, columns)
+        writer.commit(f"rows {first}:{first + n}", {"group": group})
 
 
 def untaught(folder: Path, name: str) -> None:
@@ -98,7 +101,7 @@ def card_of(folder: Path, options: argparse.Namespace) -> Card:
     return Card.model_validate(
         {
             "run": {"dir": str(folder)},
-            "survey": {"root": "nowhere"},
+            "survey": {"root": "nowhere", "reader": options.survey},
             "denoise": {
                 "route": [{"model": options.model}],
                 "unproven": True,
@@ -134,9 +137,9 @@ def serially(card: Card) -> tuple[Clock, int]:
         passes.stale.prepare(writer, card, steps, survey)
         survey = Survey.open(card.store)
         work = passes.Pass(
-            store=card.store, snapshot=survey.snapshot, config=CONFIG, steps=tuple(steps)
+            store=card.store, snapshot=survey.snapshot, config=config_of(card), steps=tuple(steps)
         )
-        where = target(card, writer, [s.group for s in steps], GRID.size, 10)
+        where = target(card, writer, [s.group for s in steps], GRIDS[card.survey.reader].size, 10)
         todo = blocks.pending(where)[: SERIAL_BLOCKS + 1]
         for number, block in enumerate(todo):
             # The first one pays for what is loaded once.
@@ -207,14 +210,14 @@ def mapped(card: Card, folder: Path) -> tuple[float, float]:
     return wall, watch.stop()
 
 
-def survey(rows: int, options: argparse.Namespace, show: bool) -> None:
+def measured(rows: int, options: argparse.Namespace, show: bool) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         folder = Path(place)
         card = card_of(folder, options)
         untaught(folder, options.model)
         Survey.create(card.store)
         with writing(card.store, "fill") as writer:
-            fill(writer, rows)
+            fill(writer, rows, options.survey)
         clock, done = serially(card)
         wall, most = mapped(card, folder)
     spent = {name: seconds for name, seconds in clock.spent.items() if name != "wall"}
@@ -239,6 +242,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=20_000, help="for the memory; 0 is not at all")
     parser.add_argument("--model", default="ppca", help="a card of deploy/cards/models")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--survey", choices=sorted(GRIDS), default="sdss", help="whose pixels")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", default=None, help="where to write; about 70 kB a row")
     options = parser.parse_args()
@@ -246,11 +250,12 @@ def main() -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}; "
-        f"{options.model}, {options.precision}, {resources.workers} workers of one thread"
+        f"{options.survey}, {options.model}, {options.precision}, "
+        f"{resources.workers} workers of one thread"
     )
     if options.few:
-        survey(options.few, options, show=False)
-    survey(options.rows, options, show=True)
+        measured(options.few, options, show=False)
+    measured(options.rows, options, show=True)
 
 
 if __name__ == "__main__":
