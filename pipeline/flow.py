@@ -5,11 +5,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, KilledWorker, as_completed
 from distributed import Future as Remote
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from pipeline.block import Block, BlockError, Make, Target
@@ -18,7 +20,7 @@ from storage.fork import Fork
 
 logger = logging.getLogger(__name__)
 
-_GONE = (CancelledError, CommClosedError, TimeoutError)
+_GONE = (CancelledError, ClosedClientError, CommClosedError, TimeoutError)
 "What Dask raises where its scheduler is there no more."
 MANY = 8
 "Failed blocks that are looked into, or one in a hundred: more are no fault of some spectra."
@@ -59,7 +61,9 @@ class Flow:
         except _GONE as error:
             raise self._lost(error) from error
         finally:
-            self.client.cancel(list(under_way))
+            # A client that has lost its scheduler has nothing to cancel.
+            with suppress(*_GONE):
+                self.client.cancel(list(under_way))
 
     def one(self, block: Block, keep: bool = True) -> Task:
         """A block by itself, waited for.
