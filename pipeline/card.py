@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from deploy.job import Cluster
+from pipeline.card_outside import Outside
+from pipeline.card_sample import Sample
+from pipeline.card_table import Table
+from pipeline.card_tune import Tune
 from pipeline.card_words import CardError as CardError
 from pipeline.card_words import put, words
 from storage.objects import Shares
 
 CARDS = Path(__file__).resolve().parents[1] / "deploy" / "cards"
 "The cards that ship: model and mock cards are found here by their bare names."
-
-
-class Table(BaseModel):
-    """A table of a card: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Run(Table):
@@ -46,7 +44,7 @@ class SurveyTable(Table):
     "Format, a name on storage.readers."
     config: str = ""
     "Instrument configuration; the reader's first when empty."
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     "[survey.options]: what the reader is told; `specmill list readers` names its options."
     precision: Literal["lossless", "noise"] = "lossless"
     "Bits of flux and ivar that are kept: all, or those that the noise justifies."
@@ -76,18 +74,11 @@ class SplitTable(Table):
     "Of train, val, calib and test."
 
 
-class Sample(Table):
-    """[sample]: which spectra train a model."""
-
-    where: str = "class == 'GALAXY' and zwarn == 0"
-    "Expression over the columns; sky fibres and quarantined rows never train."
-
-
 class FrameTable(Table):
     """[frame]: how a model sees a spectrum."""
 
     name: str = "fs"
-    "A name of training.frame."
+    "A name of training.frames, for models whose cards name none."
 
 
 class TrainModel(Table):
@@ -97,7 +88,7 @@ class TrainModel(Table):
     "Its name in this run."
     card: str = ""
     "A card of deploy/cards/models, by name, or the path of one; the name when empty."
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     "Values that replace those of its card, by dotted key."
 
 
@@ -173,10 +164,12 @@ class Card(Table):
     sample: Sample = Sample()
     frame: FrameTable = FrameTable()
     train: Train | None = None
+    tune: Tune | None = None
     verdict: VerdictTable = VerdictTable()
     denoise: Denoise = Denoise()
     measure: Measure = Measure()
     report: Report = Report()
+    outside: Outside = Outside()
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
@@ -184,6 +177,9 @@ class Card(Table):
         names = [model.name for model in self.train.model] if self.train else []
         if len(set(names)) < len(names):
             raise ValueError(f"train.model: names must differ, found {names}")
+        if self.tune and self.tune.model not in names:
+            there = ", ".join(names) or "none"
+            raise ValueError(f"tune.model: no {self.tune.model!r} in train.model (there: {there})")
         return self
 
     @property
@@ -198,8 +194,8 @@ class Card(Table):
 
     @property
     def digest(self) -> str:
-        """Eight hex digits of everything the card says but for where it runs."""
-        return digest8(self.model_dump(mode="json", exclude={"cluster"}))
+        """Eight hex digits of everything that products depend on, but for where they are made."""
+        return digest8(self.model_dump(mode="json", exclude={"cluster", "tune", "outside"}))
 
 
 def digest8(value: object) -> str:

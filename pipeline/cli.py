@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 
 from deploy.backend import QueueError
 from pipeline import card as cards
-from pipeline import signals, stages, stores, submit, upkeep
+from pipeline import signals, stages, stores, study, submit, upkeep
 from pipeline.block import BlockError
 from pipeline.stores import out
 from pipeline.submit import CardArgument, SetOption
@@ -108,16 +108,20 @@ def init(folder: Annotated[str, typer.Argument(metavar="DIR")]) -> None:
 submit.register(app)
 upkeep.register(app)
 stores.register(app)
+study.register(app)
 
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="readers|models|indices|backends|mocks")],
+    what: Annotated[str, typer.Argument(metavar="readers|models|indices|backends|mocks|samples")],
+    card: Annotated[str, typer.Option("--card", help="Of models: those that a card trained.")] = "",
 ) -> None:
     """What there is, by the names that cards use."""
-    from pipeline.shelves import shelf_table
+    from pipeline.shelves import shelf_table, trained
 
-    out.print(shelf_table(what))
+    if card and what != "models":
+        raise ValueError(f"list {what} --card: only models are of a card")
+    out.print(trained(cards.load(card)) if card else shelf_table(what))
 
 
 def _say(name: str, text: str) -> None:

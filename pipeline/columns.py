@@ -9,7 +9,7 @@ import xarray as xr
 
 from pipeline.accessor import LABEL, members
 from storage import schema
-from storage.schema import Status
+from storage.schema import Reason, Status
 from storage.store import Survey
 
 BEST = "best"
@@ -147,6 +147,8 @@ def _choice(
         product = products[name]
         done = (product["status"] == Status.DONE) & (indices[name]["status"] == Status.DONE)
         doubt = doubtful(product)
+        outside = product["reason_code"] == Reason.OUTSIDE_FOOTPRINT
+        chosen = chosen.where(~outside, np.uint8(inputs.index(partner[name])))
         chosen = chosen.where(~(done & doubt), np.uint8(inputs.index(partner[name])))
         chosen = chosen.where(~(done & ~doubt), np.uint8(inputs.index(name)))
     return inputs, chosen

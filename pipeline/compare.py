@@ -133,12 +133,18 @@ def _sigma(survey: Survey, config: str, given: str) -> np.ndarray:
     """Errors (N, index) that differences are held against."""
     own = survey.dataset(_group(survey, config, given))
     names = _names(own)
-    for group in survey.groups():
-        if group.startswith(f"indices/{config}/raw@"):
-            raw = survey.dataset(group)
-            if _names(raw) == names:
-                return raw["error"].to_numpy()
+    prefix = f"indices/{config}/raw@"
+    groups = [group for group in survey.groups() if group.startswith(prefix)]
+    # That of the same frame first.
+    for group in sorted(groups, key=lambda group: group != prefix + _frame(survey, config, given)):
+        raw = survey.dataset(group)
+        if _names(raw) == names:
+            return raw["error"].to_numpy()
     return own["error"].to_numpy()
+
+
+def _frame(survey: Survey, config: str, given: str) -> str:
+    return str(survey.dataset(_group(survey, config, given)).attrs.get("frame", ""))
 
 
 def _names(ds: xr.Dataset) -> list[str]:

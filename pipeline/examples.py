@@ -13,19 +13,30 @@ from storage.grid import Grid
 from storage.schema import Status
 from storage.store import Survey
 from training.frame import Frame
+from training.norm import NOISELESS
 
 Float = NDArray[np.float64]
 
 
-ZOOMS = {"4000 Å break, Hδ": (3900.0, 4150.0), "Mg b": (5100.0, 5250.0)}
-"What is shown larger, in rest wavelengths, A."
+ZOOMS = {
+    "4000 Å break, Hδ": (3900.0, 4150.0),
+    "Mg b": (5100.0, 5250.0),
+    "Hβ": (4820.0, 4895.0),
+    "Na D": (5840.0, 5960.0),
+    "Hα, [N II]": (6500.0, 6650.0),
+    "Ca II 8542": (8480.0, 8600.0),
+    "Ca II 8662": (8620.0, 8720.0),
+}
+"What may be shown larger, in rest wavelengths, A."
+MOST_ZOOMS = 2
+"The first of them that a frame reaches."
 # Fixed: to find them anew for every spectrum takes as long as to draw it.
 _MARGINS = {"left": 0.08, "right": 0.965, "top": 0.91, "bottom": 0.15, "wspace": 0.18}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One spectrum on the frame of a product: rest wavelengths, dereddened, survey's unit."""
+    """One spectrum on the frame of a product, shown at rest wavelengths; survey's unit."""
 
     title: str
     "Observation, product, z, S/N, flags."
@@ -62,11 +73,12 @@ def examples(ds: xr.Dataset, name: str, rows: NDArray[np.bool_], count: int) -> 
 def portrait(given: Example, colour: str = PALETTE[0]) -> str:
     """A spectrum, noisy and denoised, with what is left over; whole, and two zooms."""
     with canvas(11, 3.5, "png", _MARGINS) as (fig, out):
-        widths = [3.0] + [1.0] * len(ZOOMS)
+        zooms = _zooms(given.wavelength)
+        widths = [3.0] + [1.0] * len(zooms)
         panels = fig.subplots(
-            2, len(widths), sharex="col", width_ratios=widths, height_ratios=[3, 1]
+            2, len(widths), sharex="col", squeeze=False, width_ratios=widths, height_ratios=[3, 1]
         )
-        spans = {given.title: (given.wavelength[0], given.wavelength[-1]), **ZOOMS}
+        spans = {given.title: (given.wavelength[0], given.wavelength[-1]), **zooms}
         for column, (title, span) in enumerate(spans.items()):
             panels[0, column].set_title(title, loc="left")
             _spectrum(panels[0, column], given, span, colour)
@@ -77,6 +89,13 @@ def portrait(given: Example, colour: str = PALETTE[0]) -> str:
         # Below the zooms, where nothing is drawn.
         fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="lower right", ncols=3)
     return out[0]
+
+
+def _zooms(wavelength: Float) -> dict[str, tuple[float, float]]:
+    """What is shown larger of these wavelengths."""
+    first, last = wavelength[[0, -1]]
+    there = {name: (a, b) for name, (a, b) in ZOOMS.items() if first <= a and b <= last}
+    return dict(list(there.items())[:MOST_ZOOMS])
 
 
 def _reference(ds: xr.Dataset, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32] | None, str]:
@@ -108,15 +127,17 @@ def _examples(
     flux = np.where(has, noisy.x.double().numpy() * scale, np.nan)
     best = None
     if reference[0] is not None:
-        batch = mapper.to(reference[0], ivar, z, ebv)
+        # Without noise, but only where the survey has data.
+        batch = mapper.to(reference[0], np.where(ivar > 0, NOISELESS, 0), z, ebv)
         best = (batch.x * batch.scale[:, None]).double().numpy()
+    moved = np.zeros_like(z) if frame.rest else z
     alias, snr = about["alias"], part["snr_g"].to_numpy()
     doubts = [f"   {words}" if words else "" for words in flagged(product["flag"])]
     return [
         Example(
             title=f"{part['observation'].to_numpy()[row]}   {alias}   "
-            f"z = {z[row]:.3f}   S/N(g) = {snr[row]:.1f}{doubts[row]}",
-            wavelength=frame.grid.wavelength,
+            f"z = {z[row]:.4f}   S/N(g) = {snr[row]:.1f}{doubts[row]}",
+            wavelength=frame.grid.wavelength / (1 + moved[row]),
             noisy=flux[row],
             sigma=sigma[row],
             denoised=product["flux"].to_numpy()[row].astype(float),

@@ -20,7 +20,7 @@ STATUS = {
 }
 NAMES = {"Dn4000": r"D$_n$4000", "HdeltaA": r"H$\delta_A$", "HdeltaF": r"H$\delta_F$"}
 NAMES |= {"HgammaA": r"H$\gamma_A$", "HgammaF": r"H$\gamma_F$", "Hbeta": r"H$\beta$"}
-NAMES |= {"Mgb": "Mg b"}
+NAMES |= {"Mgb": "Mg b", "NaD": "Na D"}
 
 
 def curves(products: Sequence[Mapping[str, Any]], verdicts: Mapping[str, Verdict]) -> str:
@@ -123,7 +123,9 @@ def ledger(counts: Mapping[str, Mapping[Status, int]]) -> str:
 
 
 def _indices(products: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(index for product in products for index in product["indices"]))
+    """Indices that some product has enough spectra of: others have nothing to draw."""
+    found = (item for product in products for item in product["indices"].items())
+    return list(dict.fromkeys(name for name, score in found if score["ratio"] is not None))
 
 
 def _colours(n: int) -> list[str]:

@@ -1,11 +1,12 @@
 """Inputs: what can be measured, by the names that cards use."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from pipeline import route
 from pipeline.card import Card
 from pipeline.denoise import group_of
+from pipeline.product import loaded
 from pipeline.stage import config_of
 from storage.schema import Status
 from storage.store import Survey
@@ -36,6 +37,9 @@ def inputs(
 ) -> list[Input]:
     """What the card wants measured, of what the survey holds, or of products in the making.
 
+    What is measured `@frame` is so on the frame of every model that the routes name, since a
+    product is compared on its own; on the card's frame where no product is measured.
+
     plan : the routes; the card's when None.
 
     Raises
@@ -43,26 +47,37 @@ def inputs(
     ValueError
         When an input has no such name.
     """
-    config, frame = config_of(card), named(card.frame.name)
-    spectra, truth = f"spectra/{config}", f"truth/{config}"
-    known = {
-        "raw": Input(name="raw", group=spectra, variable="flux", alias="raw"),
-        "raw@frame": _framed("raw", spectra, "flux", frame),
-        "truth@frame": _framed("truth", truth, "flux", frame),
-        "model@frame": _framed("model", spectra, "model", frame),
-    }
+    chosen = _chosen(card, plan)
+    frames = dict.fromkeys(loaded(one.path).frame for one in chosen) or [named(card.frame.name)]
+    known = _known(config_of(card), list(frames))
     found = []
     for name in card.measure.inputs:
         if name == "denoised":
-            found += [
-                _product(survey, config, c, making) for c in (plan or route.plan(card)).checkpoints
-            ]
+            found += [_product(survey, config_of(card), one, making) for one in chosen]
         elif name not in known:
             raise ValueError(f"measure.inputs: no {name!r} (there: {', '.join(known)}, denoised)")
-        # A real survey has no truth; a card may ask for it all the same.
-        elif known[name].group in survey:
-            found.append(known[name])
+        else:
+            # A real survey has no truth; a card may ask for it all the same.
+            found += [one for one in known[name] if one.group in survey]
     return found
+
+
+def _chosen(card: Card, plan: route.Plan | None) -> tuple[route.Chosen, ...]:
+    """The models whose products are measured."""
+    if "denoised" not in card.measure.inputs:
+        return ()
+    return (plan or route.plan(card)).checkpoints
+
+
+def _known(config: str, frames: Sequence[Frame]) -> dict[str, list[Input]]:
+    """What there is beside products, by the names that cards use."""
+    spectra, truth = f"spectra/{config}", f"truth/{config}"
+    return {
+        "raw": [Input(name="raw", group=spectra, variable="flux", alias="raw")],
+        "raw@frame": [_framed("raw", spectra, "flux", frame) for frame in frames],
+        "truth@frame": [_framed("truth", truth, "flux", frame) for frame in frames],
+        "model@frame": [_framed("model", spectra, "model", frame) for frame in frames],
+    }
 
 
 def _framed(alias: str, group: str, variable: str, frame: Frame) -> Input:

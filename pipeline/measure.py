@@ -19,6 +19,7 @@ from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
 from training.apply import ROWS
 from training.checkpoint import Checkpoint
 from training.device import download, upload, worker_device
+from training.norm import NOISELESS
 
 VERSION = 1
 "Raised when the same flux gives other values: indices are stale then."
@@ -79,14 +80,15 @@ class Measure:
             return _on_product(loaded(self.input.checkpoint), flux, self, held), ErrorKind.DRAWS
         observed = self.input.variable == "flux" and self.input.group == held.spectra
         # A best fit or a truth has no noise: it has data wherever it is given.
-        ivar = held.values(held.spectra, "ivar") if observed else (flux != 0).astype("f4")
+        ivar = held.values(held.spectra, "ivar") if observed else _exact(flux)
         if self.input.frame is None:
             grid, z = grid_of(held.survey, held.spectra), held.values(held.spectra, "z")
             found = index.measure(grid.wavelength, _there(flux), _there(ivar), self.names, z=z)
         else:
             frame = self.input.frame
             batch = held.batch(frame) if observed else held.framed(frame, flux, ivar)
-            found = index.measure(frame.grid.wavelength, batch.x, batch.weight, self.names)
+            axis, seen = frame.grid.wavelength, frame.z_seen(batch.z)
+            found = index.measure(axis, batch.x, batch.weight, self.names, z=seen)
         if observed:
             return found, ErrorKind.FORMAL
         return found._replace(error=torch.full_like(found.error, torch.nan)), ErrorKind.NONE
@@ -180,23 +182,30 @@ def _ledger(held: Held, upstream: str) -> tuple[np.ndarray, np.ndarray]:
 def _on_product(model: Checkpoint, flux: np.ndarray, job: Measure, held: Held) -> Measured:
     """Indices of a denoised block; the error is the scatter over draws of the posterior."""
     wavelength, group = model.frame.grid.wavelength, job.input.group
-    found = index.measure(wavelength, _there(flux), None, job.names)
+    z = model.frame.z_seen(held.values(held.spectra, "z"))
+    found = index.measure(wavelength, _there(flux), None, job.names, z=z)
     if not held.has(group, "latent_cov"):
         return found
     mean, cov = (_there(held.values(group, name)) for name in ("latent", "latent_cov"))
     error = torch.full_like(found.error, torch.nan)
     for first in range(0, len(mean), ROWS):
         rows = slice(first, first + ROWS)
+        there = None if z is None else z[rows]
         # Seeded by the place in the survey: the same on any worker, in any block.
         state = np.random.SeedSequence([job.seed, held.block.first + first]).generate_state(1)
         random = torch.Generator().manual_seed(int(state[0]))
         values = [
-            index.measure(wavelength, drawn, None, job.names).value
+            index.measure(wavelength, drawn, None, job.names, z=there).value
             for drawn in posterior(model, mean[rows], cov[rows], job.draws, random)
         ]
         error[rows] = torch.stack(values).std(dim=0)
     flag = torch.where(error.isfinite(), found.flag & ~int(Flag.NO_ERROR), found.flag)
     return Measured(found.value, error, flag)
+
+
+def _exact(flux: np.ndarray) -> np.ndarray:
+    """Inverse variance of flux without noise; 0 where there is none."""
+    return np.asarray((flux != 0) * np.float32(NOISELESS))
 
 
 def _there(values: np.ndarray) -> torch.Tensor:

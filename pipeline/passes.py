@@ -4,7 +4,7 @@ Denoise and measure are one pass where a card asks for both; each is one by itse
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
@@ -24,7 +24,6 @@ from pipeline.stage import config_of, everywhere, grid_of, require_ingested, tar
 from pipeline.stale import Stale, Step
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
-from training.frames import named
 
 STAGES = ("denoise", "measure")
 
@@ -68,8 +67,8 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
     Raises
     ------
     ValueError, FileNotFoundError
-        As `route.plan`; or when the survey is not ingested, a model is of another frame, an input
-        is not there or an index is unknown.
+        As `route.plan`; or when the survey is not ingested, a model is damaged, an input is not
+        there or an index is unknown.
     BlockError
         As `blocks.run`.
     """
@@ -88,10 +87,8 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
             steps=tuple(steps),
         )
         groups = [step.group for step in steps]
-        pixels = grid_of(survey, f"spectra/{config}").size
-        # Flux and sigma of each product, beside what is read and framed.
-        products = sum(isinstance(step, Denoise) for step in steps)
-        where = target(card, writer, groups, pixels, arrays=8 + 2 * products)
+        pixels, arrays = _held(steps, grid_of(survey, f"spectra/{config}").size)
+        where = target(card, writer, groups, pixels, arrays=arrays)
         tallies = blocks.run(work, target=where, client=client)
     rates.note(card, stages, max(tally.computed for tally in tallies.values()), tallies)
     return tallies
@@ -116,7 +113,7 @@ def is_done(card: Card, stages: Collection[str] = STAGES) -> bool:
 
 
 def require_ready(card: Card, stages: Collection[str]) -> None:
-    """Refuse a survey that is not ingested, or a model of another frame.
+    """Refuse a survey that is not ingested, or a model that is not whole.
 
     Raises
     ------
@@ -126,8 +123,8 @@ def require_ready(card: Card, stages: Collection[str]) -> None:
     require_ingested(Survey.open(card.store), f"spectra/{config_of(card)}")
     if "denoise" in stages:
         for chosen in route.plan(card).checkpoints:
-            # Its indices are compared with those of the noisy spectra on the card's frame.
-            loaded(chosen.path).require_frame(named(card.frame.name))
+            # Damaged, it is refused here, and not by a worker.
+            loaded(chosen.path)
 
 
 def steps_of(
@@ -151,6 +148,16 @@ def steps_of(
         for given in inputs(card, survey, plan, making)
     ]
     return [*products, *indices]
+
+
+def _held(steps: Sequence[Step], pixels: int) -> tuple[int, int]:
+    """Pixels of the widest array of a block, and arrays that a worker holds of it."""
+    products = [loaded(step.chosen.path) for step in steps if isinstance(step, Denoise)]
+    inputs = [step.input.frame for step in steps if isinstance(step, Measure)]
+    frames = {*(model.frame for model in products), *(frame for frame in inputs if frame)}
+    # Flux and sigma of each product, and the spectra on each frame, beside what is read.
+    arrays = 6 + 2 * max(1, len(frames)) + 2 * len(products)
+    return max(pixels, *(frame.grid.size for frame in frames), 0), arrays
 
 
 def _precise(card: Card, steps: list[Step], writer: Writer, client: Client) -> list[Step]:

@@ -76,12 +76,12 @@ def _choose(
     held = Held(store, snapshot, step.config, Block(first=rows[0], last=rows[1]))
     mine = step.ledger(held)[1] == 0
     batch = take(held.batch(model.frame), torch.from_numpy(np.flatnonzero(mine)))
-    axis = model.frame.grid.wavelength
+    axis, z = model.frame.grid.wavelength, model.frame.z_seen(batch.z)
 
     def measure(
         flux: torch.Tensor, weight: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        found = index.measure(axis, flux, weight, names)
+        found = index.measure(axis, flux, weight, names, z=z)
         return found.value, found.error
 
     return choose(step.asked, model.model, batch, names, measure).attrs

@@ -9,11 +9,17 @@ from storage.schema import FLUX_UNIT, LEDGER, Field, template
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.device import worker_device
+from training.frame import Frame
 
 EXTRAPOLATED, ABOVE_CEILING, MISFIT = 1, 2, 4
 "Bits of a product's flag: outside the footprint, above the S/N ceiling, not the input's galaxy."
 
 _OPTIONAL = ("sigma", "latent", "latent_cov")
+
+
+def _about(frame: Frame) -> str:
+    axis = "rest" if frame.rest else "observed"
+    return f"denoised flux density{', dereddened' if frame.dust else ''}, on {axis} wavelengths"
 
 
 def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
@@ -25,7 +31,7 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
             dtype="f4",
             units=FLUX_UNIT,
             dims=pixels,
-            description="denoised flux density, dereddened, on rest wavelengths",
+            description=_about(model.frame),
         ),
         "sigma": Field(
             dtype="f4",

@@ -29,6 +29,8 @@ MOST_LISTED = 200
 "Observations that were left out and are listed one by one."
 CAUSES = {
     "copies the noise": "its output follows the noise of its input, not the galaxy",
+    "leaves the noise": "its output is no nearer to the star than its input",
+    "paints the average star": "it is hardly better than one spectrum for all stars",
     "paints the average galaxy": "it is hardly better than one spectrum for all galaxies",
     "undertrained or unsuited": "a simple linear filter does clearly better",
     "miscalibrated": "its values are spread too widely or too narrowly around the mean",

@@ -1,10 +1,13 @@
 """What is on the shelves, as tables for people."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from pipeline import card as cards
+from pipeline.card import Card
 from storage.names import resolve, shelf
 
 
@@ -22,6 +25,7 @@ def shelf_table(what: str) -> Table:
         "indices": _indices,
         "backends": lambda: _modules("deploy.backends"),
         "mocks": lambda: _modules("storage.mocks"),
+        "samples": _samples,
     }
     if what not in tables:
         raise ValueError(f"nothing to list by {what!r} (there: {', '.join(tables)})")
@@ -49,13 +53,45 @@ def _models() -> Table:
     from training.frames import named
     from training.recipe import ModelCard
 
-    table = Table("card", "model", "parameters", "what")
+    table = Table("card", "model", "frame", "parameters", "what")
     for file in sorted((cards.CARDS / "models").glob("*.toml")):
         card = ModelCard.load(file)
-        count = card.build(named("fs").grid).parameters_count()
-        table.add_row(
-            file.stem, card.model, f"{count:,}", _first_line("training.models", card.model)
-        )
+        frame = named(card.frame or "fs")
+        count = f"{card.build(frame.grid).parameters_count():,}"
+        what = _first_line("training.models", card.model)
+        table.add_row(file.stem, card.model, frame.name, count, what)
+    return table
+
+
+def trained(card: Card) -> Table:
+    """The models in the folder of a card's checkpoints, and what they are worth."""
+    from training import checkpoint, registry
+
+    table = Table("model", "checkpoint", "frame", "parameters", "trained on", "epochs", "verdict")
+    folder = Path(card.checkpoints)
+    for alias, name in sorted(registry.aliases(folder).items()):
+        found = checkpoint.load(folder / name)
+        about = found.card.training
+        size = f"{found.model.parameters_count():,}"
+        taught = str(about.get("rows", {}).get("train", "unknown"))
+        epochs, judged = str(about.get("epochs", "unknown")), _judged(found.verdict)
+        table.add_row(alias, found.label, found.frame.name, size, taught, epochs, judged)
+    return table
+
+
+def _judged(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return "missing"
+    return f"{'passes' if verdict['passed'] else 'fails'}: {verdict['reason']}"
+
+
+def _samples() -> Table:
+    from pipeline.sample import SHELF, sample_card
+
+    table = Table("card", "catalogues", "what")
+    for file in sorted((cards.CARDS / SHELF).glob("*.toml")):
+        found = sample_card(file.stem)
+        table.add_row(file.stem, ", ".join(found.catalogues), found.about)
     return table
 
 

@@ -57,6 +57,11 @@ def stack(ds: xr.Dataset, by: str | None, how: Literal["mean", "median"], frame:
     if how not in ("mean", "median"):
         raise ValueError(f"stack: how is {how!r}, expected 'mean' or 'median'")
     ours = _frame_of(ds) or named(frame)
+    if not ours.rest:
+        raise ValueError(
+            f"stack: frame {ours.label} is of observed wavelengths; stack spectra on one at rest, "
+            "such as frame='fs'"
+        )
     values, label_N = _groups(ds, by)
     combine = _mean if how == "mean" else _median
     flux, count, spectra = combine(ds, ours, label_N, len(values))

@@ -2,18 +2,17 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
-from pipeline import index, signals
+from pipeline import signals
 from pipeline.card import Card, TrainModel, digest8, read_toml, shipped
-from pipeline.expression import evaluate
+from pipeline.judges import Judge, judge_of
+from pipeline.sample import said, sample
 from pipeline.simulate import mock
 from pipeline.stage import (
     config_of,
@@ -24,24 +23,23 @@ from pipeline.stage import (
     snapshot_of,
 )
 from storage.provenance import code_version
-from storage.schema import COLUMNS, ObjectType, Split, Status
+from storage.schema import Split
 from storage.store import Survey, exists
 from training import checkpoint, fit, registry
 from training.footprint import Footprint
+from training.frame import Frame
 from training.frames import named
 from training.recipe import ModelCard
-from training.reference import Linear
 from training.source import StoreSource
 from training.task import Task
-from training.trials import Trials, examine, linear, trial
-from training.verdict import Verdict, deciding, judge
+from training.verdict import Verdict, deciding
 
 logger = logging.getLogger(__name__)
 
-INDICES = ("Dn4000", "HdeltaF", "Mgb")
-"What a verdict is about: the three indices of Camilleri et al. 2025, whatever a card measures."
 VERSION = 1
 "Raised when the same spectra and card teach something else: models are stale then."
+# Of what is known of the rounding: the shifts of every band would be a long list.
+_PRECISION = ("asked", "taken", "worst")
 
 
 def is_done(card: Card) -> bool:
@@ -62,7 +60,6 @@ def train(card: Card) -> str:
         When training failed.
     """
     wanted = missing(card)
-    folder = Path(card.run.dir) / "checkpoints"
     resources = card.cluster.resources()
     threads = max(1, resources.workers * resources.threads)
     fitted = {}
@@ -73,25 +70,27 @@ def train(card: Card) -> str:
             logger.info("train %s: %d spectra", name, len(task.train))
             fitted[name] = fit.train(task, Path(card.run.dir) / "training", name, threads=threads)
     torch.set_num_threads(threads)
-    trials = _trials(card)
     lines = []
-    for name, done in fitted.items():
-        task = wanted[name]
-        learnt = _footprint(card, task)
-        verdict = judge(
-            examine(done.model, trials),
-            len(task.train),
-            decisive=deciding(learnt.snr_g),
-            seed=card.run.seed,
-        )
-        about = _card(card, task, done, _proven(learnt, verdict))
-        path = checkpoint.save(folder, name, done.model, about)
-        checkpoint.write_verdict(path, verdict.model_dump(mode="json"))
-        registry.set_alias(folder, name, path)
-        word = "passes" if verdict.passed else "fails"
-        lines.append(f"  {path.name}: {word}, {verdict.reason}")
-        logger.info("judged%s", lines[-1][1:])
+    for frame in dict.fromkeys(task.frame for task in wanted.values()):
+        # The trials of one frame at a time: they are large.
+        judge = judge_of(card, frame)
+        for name, done in fitted.items():
+            if wanted[name].frame == frame:
+                lines.append(_judged(card, name, wanted[name], done, judge))
+                logger.info("judged%s", lines[-1][1:])
     return "\n".join(lines)
+
+
+def _judged(card: Card, name: str, task: Task, done: fit.Trained, judge: Judge) -> str:
+    """Write the checkpoint of a model with its verdict; gives the line that says it."""
+    folder = Path(card.run.dir) / "checkpoints"
+    learnt = _footprint(card, task)
+    verdict = judge(done.model, len(task.train), deciding(learnt.snr_g))
+    about = _card(card, task, done, _proven(learnt, verdict))
+    path = checkpoint.save(folder, name, done.model, about)
+    checkpoint.write_verdict(path, verdict.model_dump(mode="json"))
+    registry.set_alias(folder, name, path)
+    return f"  {path.name}: {'passes' if verdict.passed else 'fails'}, {verdict.reason}"
 
 
 def tasks(card: Card) -> dict[str, Task]:
@@ -111,13 +110,22 @@ def tasks(card: Card) -> dict[str, Task]:
         path=everywhere(card.store), config=config, snapshot=snapshot_of(survey, group)
     )
     train, val = (sample(card, survey, side) for side in (Split.TRAIN, Split.VAL))
-    frame = named(card.frame.name)
+    cards = {model.name: model_card(card, model) for model in card.train.model}
     return {
-        model.name: Task(
-            card=model_card(card, model), source=source, frame=frame, train=train, val=val
-        )
-        for model in card.train.model
+        name: Task(card=made, source=source, frame=frame_of(card, made), train=train, val=val)
+        for name, made in cards.items()
     }
+
+
+def frame_of(card: Card, model: ModelCard) -> Frame:
+    """The frame of a model: its own, or that of the run.
+
+    Raises
+    ------
+    ValueError
+        When there is none of that name.
+    """
+    return named(model.frame or card.frame.name)
 
 
 def missing(card: Card) -> dict[str, Task]:
@@ -161,25 +169,6 @@ def _sound(path: Path) -> checkpoint.Checkpoint | None:
         return None
 
 
-def sample(card: Card, survey: Survey, side: Split) -> np.ndarray:
-    """Rows of one side that may teach: done, of the sky's objects, chosen by the card.
-
-    Raises
-    ------
-    ValueError
-        When there are none to train on.
-    """
-    ds = survey.dataset(f"spectra/{config_of(card)}")
-    n = ds.sizes["spectrum"]
-    chosen = evaluate(card.sample.where, {name: ds[name] for name in COLUMNS}, n)
-    chosen &= (ds["status"] == Status.DONE).to_numpy()
-    chosen &= (ds["object_type"] == ObjectType.SCIENCE).to_numpy()
-    chosen &= (ds["split"] == side).to_numpy()
-    if side == Split.TRAIN and not chosen.any():
-        raise ValueError(f"sample.where: {card.sample.where!r} leaves none of {n} spectra to train")
-    return np.flatnonzero(chosen)
-
-
 def model_card(card: Card, model: TrainModel) -> ModelCard:
     """The card of a model with what the run card overrides, seeded by the run."""
     content = read_toml(shipped("models", model.card or model.name))
@@ -204,7 +193,7 @@ def _recipe(card: Card, task: Task) -> str:
     """What a checkpoint and its verdict depend on, but for the rows that it learns from."""
     _, digest = mock(card.verdict.mock)
     judged = [digest, card.verdict.n, card.verdict.reference, card.run.seed]
-    chosen = [card.sample.where, card.split.model_dump(mode="json"), task.frame.label]
+    chosen = [said(card), card.split.model_dump(mode="json"), task.frame.label]
     return digest8([task.card.model_dump(mode="json"), chosen, judged, VERSION])
 
 
@@ -226,17 +215,36 @@ def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> ch
         footprint=footprint,
         training={
             "recipe": _recipe(card, task),
+            "parameters": done.model.parameters_count(),
             "fit": task.card.fit.model_dump(mode="json"),
+            "augment": task.card.augment.model_dump(mode="json"),
             "rows": {"train": len(task.train), "val": len(task.val)},
             "rows_digest": _rows(card, task),
-            "sample": card.sample.where,
+            "sample": said(card),
             "split": card.split.model_dump(mode="json"),
             "seed": card.run.seed,
             "verdict_mock": mock(card.verdict.mock)[1],
             "epochs": len(done.history),
+            "metrics": _metrics(done),
+            "precision": {k: v for k, v in done.precision.items() if k in _PRECISION},
         },
         code=code_version(),
     )
+
+
+def _metrics(done: fit.Trained) -> dict[str, float]:
+    """How the training ended, but for times; a model that learns nothing has no losses."""
+    if not done.history:
+        return {}
+    last = done.history[-1]
+    # What learns by sums is kept as its last epoch left it.
+    best = min(done.history, key=lambda one: one["val"]) if done.model.fit == "gradient" else last
+    return {
+        "best_epoch": int(best["epoch"]),
+        "best_val": best["val"],
+        "train": last["train"],
+        "val": last["val"],
+    }
 
 
 def _footprint(card: Card, task: Task) -> Footprint:
@@ -263,26 +271,3 @@ def _proven(learnt: Footprint, verdict: Verdict) -> Footprint:
     low, high = learnt.snr_g
     floor = low if verdict.floor is None else min(low, verdict.floor)
     return learnt.model_copy(update={"snr_ceiling": verdict.ceiling, "snr_g": (floor, high)})
-
-
-def _trials(card: Card) -> Trials:
-    """The mocks of the verdict, drawn afresh in memory, with the linear reference's answers."""
-    survey, config = Survey.open(card.store), config_of(card)
-    grid, frame = grid_of(survey, f"spectra/{config}"), named(card.frame.name)
-    made, _ = mock(card.verdict.mock)
-    reference: Linear = linear(made, frame, grid, card.verdict.reference, card.run.seed)
-    references: Mapping[str, Linear] = {"linear": reference}
-    return trial(
-        made,
-        frame,
-        grid,
-        n=card.verdict.n,
-        seed=card.run.seed,
-        measure=_indices,
-        names=INDICES,
-        references=references,
-    )
-
-
-def _indices(wavelength: np.ndarray, flux: Tensor, ivar: Tensor | None) -> Tensor:
-    return index.measure(wavelength, flux, ivar, INDICES).value

@@ -4,9 +4,9 @@ Every network learns any of these ways; the batch carries the target. The draws 
 the epoch and the chunk of the survey alone.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 
 class Augment(BaseModel):
@@ -26,14 +26,46 @@ class Augment(BaseModel):
     sigma: NonNegativeFloat = 0.0
     "Noise of every frame pixel of the input, normalised flux; 0.04 in Scourfield+2023."
     renorm: Literal["none", "l2", "l2_debiased", "sum"] = "none"
-    "How an input is normalised again after `sigma`; 'l2_debiased' leaves the noise out of it."
+    """What an input is brought back to after `sigma`: the root of the sum of squares it had, the
+    same with the noise left out of it, or its sum."""
     calibration: float = Field(default=0.0, ge=0, lt=1)
     "Largest amplitude of a smooth curve that input and target are multiplied with; 0.02 for stars."
-    scale: NonNegativeFloat = 0.0
-    "Standard deviation about 1 of a factor of input and target."
+    scale: float = Field(default=0.0, ge=0, le=0.2)
+    "Standard deviation about 1 of a factor of input and target; it stays above 0."
     offset: NonNegativeFloat = 0.0
     "Standard deviation of a number added to input and target."
     masks: float = Field(default=0.0, ge=0, lt=1)
     "Share of the input's pixels that are hidden, in gaps; the target keeps them."
     redshift: NonNegativeFloat = 0.0
     "Standard deviation of a velocity that the redshift is wrong by, km/s."
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.noise == "fresh" and not self.exact:
+            raise ValueError(
+                f"noise 'fresh' with target {self.target!r}: it is drawn on flux that has none; "
+                "use target 'truth' or 'model', or noise 'split'"
+            )
+        if self.noise == "split" and self.target != "input":
+            raise ValueError(
+                f"noise 'split' with target {self.target!r}: it makes its own target; "
+                "use target 'input', or another noise"
+            )
+        if self.renorm != "none" and not self.sigma:
+            raise ValueError(f"renorm {self.renorm!r} without sigma: nothing was changed; set both")
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Whether the target has no noise."""
+        return self.target in ("truth", "model")
+
+    @property
+    def before(self) -> bool:
+        """Whether something is drawn before the frame, on the observed pixels."""
+        return self.noise != "none" or self.redshift > 0
+
+    @property
+    def after(self) -> bool:
+        """Whether something is drawn on the pixels of the frame."""
+        return any((self.sigma, self.calibration, self.scale, self.offset, self.masks))

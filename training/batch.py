@@ -14,20 +14,20 @@ from training.device import upload
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """N spectra as a model sees them; x * scale is dereddened flux density on rest wavelengths.
+    """N spectra as a model sees them; x * scale is flux density on the axis of a frame.
 
-    The values are those of the observed flux density: no factor (1 + z) is applied, since it
-    would cancel in the normalisation.
+    It is dereddened where the frame says so. The values are those of the observed flux density:
+    no factor (1 + z) is applied, since it would cancel in the normalisation.
     """
 
     x: Tensor
-    "(N, P) float32; window mean 1; pixels without data are bridged linearly, held at the ends."
+    "(N, P) float32; divided by scale; pixels without data are bridged linearly, held at the ends."
     weight: Tensor
     """(N, P) float32; inverse variance that independent pixels would need for sums over
     neighbours to have the right error: rebinned pixels share their noise, and a model that
     trusted each by itself would trust them twice. 0 where there is no data."""
     scale: Tensor
-    "(N,) float32; mean flux of the window, in the survey's unit; 1 where not ok."
+    "(N,) float32; what x is divided by, in the survey's unit; 1 where not ok."
     z: Tensor
     "(N,) float64; redshift, 0 where there is none."
     ok: Tensor

@@ -1,42 +1,57 @@
 """Batches: the rows of a survey as shuffled batches on a frame, the same ones for the same seed.
 
 Whole chunks are read in permuted order and rows are shuffled within a window of a few chunks: as
-good as a full shuffle for learning, and ten times as fast as reading rows at random.
+good as a full shuffle for learning, and ten times as fast as reading rows at random. The next
+window is read while the model works on this one, so at most three are held (the last batch of
+one that is over keeps it), beside what is kept for the next epoch.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.batch import Batch, join, size, take
+from training.augment import Augment
+from training.batch import Batch, each, join, size, take
+from training.distort import distorted
 from training.frame import Frame
-from training.source import NAMES, SpectraSource
+from training.lessons import framed, read, repeated, require_target
+from training.noise import drawn
+from training.source import Arrays, SpectraSource
+
+_BEFORE, _AFTER = 1, 2
+"Streams of draws before and after the frame."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
     """Rows of a source, as batches on a frame, one epoch after another.
 
+    The order of the rows depends on (seed, epoch, rank, world) alone; what is drawn for a row on
+    (seed, epoch, its chunk), so that it is the same for any number of ranks.
+
     Raises
     ------
     ValueError
-        When there are no rows, or, with `drop_last` or several ranks, not a batch for each rank.
+        When there are no rows, or, with `drop_last` or several ranks, not a batch for each rank;
+        when the source has no such target.
     """
 
     source: SpectraSource
     "Where the rows are."
     rows: NDArray[np.int64]
-    "(n,) absolute rows to use."
+    "(n,) absolute rows to use; for target 'repeat', those with another of the same object stay."
     frame: Frame
     "How the model sees them."
     batch_size: int
     "Spectra a batch."
+    augment: Augment = Augment()  # noqa: RUF009  # frozen
+    "What they are turned into first, and what they should become."
     seed: int = 0
-    "Of the order."
+    "Of the order, and of what is drawn."
     rank: int = 0
     "Which share of the chunks is this one's."
     world: int = 1
@@ -45,16 +60,25 @@ class Batches:
     "Leave out the incomplete batch; every rank then gives equally many."
     shuffle: bool = True
     "False gives the rows in ascending order, always the same."
+    fixed: bool = False
+    "One draw for all epochs, from a stream of its own: for rows that are watched."
     window: int = 4
     "Chunks that rows are mixed in."
     memory_bytes: int = 1 << 30
-    "Chunks on the frame that are kept for the next epoch, up to so many bytes."
-    _kept: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
+    """Chunks that are kept for the next epoch, up to so many bytes: on the frame, or as they were
+    read where something is drawn before the frame."""
+    _kept: dict[int, Batch | Arrays] = field(default_factory=dict, repr=False, compare=False)
+    _repeats: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", np.unique(np.asarray(self.rows, dtype=np.int64)))
         if not self.rows.size:
             raise ValueError("batches: no rows to train on; check [sample] and the split shares")
+        require_target(self.source, self.rows, self.augment)
+        if self.augment.target == "repeat":
+            rows, repeats = repeated(self.rows, self.source.objects())
+            object.__setattr__(self, "rows", rows)
+            object.__setattr__(self, "_repeats", repeats)
         if not min(self._shares(0)) // (self.batch_size if self.drop_last else 1):
             raise ValueError(
                 f"batches: {self.rows.size} rows in {self._chunks().size} chunks do not fill a "
@@ -66,12 +90,15 @@ class Batches:
         """Batches an epoch, at the least: shares differ a little from epoch to epoch."""
         return self._count(0)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, in an order that depends on (seed, number) alone."""
-        count = self._count(number)
-        for given, batch in enumerate(self._sliced(number)):
-            if given == count:
-                return
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the first one that is wanted.
+
+        They are those that an epoch begun at 0 gives there; chunks that only earlier ones need
+        are not read.
+        """
+        # The range ends before a batch is asked for that nobody wants.
+        wanted = range(first, self._count(number))
+        for _, batch in zip(wanted, self._sliced(number, first), strict=False):
             yield batch
 
     def _chunks(self) -> NDArray[np.int64]:
@@ -94,46 +121,118 @@ class Batches:
         counted = counts[np.searchsorted(chunks, self._order(number))]
         return [int(counted[rank :: self.world].sum()) for rank in range(self.world)]
 
-    def _sliced(self, number: int) -> Iterator[Batch]:
+    def _sliced(self, number: int, first: int) -> Iterator[Batch]:
         left: Batch | None = None
-        for batch in self._windows(number):
-            batch = batch if left is None else join([left, batch])
-            whole = batch.x.shape[0] // self.batch_size * self.batch_size
-            for first in range(0, whole, self.batch_size):
-                yield take(batch, slice(first, first + self.batch_size))
-            left = take(batch, slice(whole, None))
-        if left is not None and left.x.shape[0]:
+        for window in self._windows(number, first * self.batch_size):
+            begin, n = 0, len(window.x)
+            if left is not None:
+                begin = min(self.batch_size - len(left.x), n)
+                left = join([left, take(window, slice(begin))])
+                if len(left.x) < self.batch_size:
+                    continue
+                yield left
+            end = n - (n - begin) % self.batch_size
+            for start in range(begin, end, self.batch_size):
+                yield take(window, slice(start, start + self.batch_size))
+            # A copy: a few rows need not hold the window.
+            left = each(take(window, slice(end, n)), torch.clone) if end < n else None
+        if left is not None:
             yield left
 
-    def _windows(self, number: int) -> Iterator[Batch]:
-        mine = self._order(number)[self.rank :: self.world].tolist()
-        groups = [mine[i : i + self.window] for i in range(0, len(mine), self.window)]
+    def _windows(self, number: int, skip: int) -> Iterator[Batch]:
+        coming: Future[Batch] | None = None
+        reader = ThreadPoolExecutor(max_workers=1)
+        try:
+            for chunks, order in self._plan(number, skip):
+                following = reader.submit(self._window, number, chunks, order)
+                if coming is not None:
+                    yield coming.result()
+                coming = following
+            if coming is not None:
+                yield coming.result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _plan(self, number: int, skip: int) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """Chunks of each window, and the order of their rows, without the first `skip` rows."""
+        mine = self._order(number)[self.rank :: self.world]
         random = _random(self.seed, number, self.rank)
-        # The next window is read while the model works on this one.
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = reader.submit(self._load, groups[0])
-            for following in [*groups[1:], None]:
-                batch = coming.result()
-                if following is not None:
-                    coming = reader.submit(self._load, following)
-                if self.shuffle:
-                    batch = take(batch, torch.from_numpy(random.permutation(len(batch.x))))
-                yield batch
+        for first in range(0, len(mine), self.window):
+            chunks = mine[first : first + self.window].tolist()
+            n = sum(len(self._places(chunk)) for chunk in chunks)
+            order = random.permutation(n) if self.shuffle else np.arange(n)
+            if skip < n:
+                yield chunks, order[skip:]
+            skip = max(skip - n, 0)
 
-    def _load(self, chunks: Sequence[int]) -> Batch:
-        return join([self._kept.get(chunk) or self._read(chunk) for chunk in chunks])
+    def _places(self, chunk: int) -> range:
+        """Where the rows of a chunk stand in `rows`."""
+        begin, end = np.searchsorted(
+            self.rows, [chunk * self.source.chunk, (chunk + 1) * self.source.chunk]
+        )
+        return range(int(begin), int(end))
 
-    def _read(self, chunk: int) -> Batch:
-        start = chunk * self.source.chunk
-        wanted = self.rows[(self.rows >= start) & (self.rows < start + self.source.chunk)]
-        first, last = int(wanted[0]), int(wanted[-1]) + 1
-        arrays = self.source.read(first, last)
-        mapper = self.frame.on(self.source.grid)
-        flux, ivar, z, ebv = (arrays[name][wanted - first] for name in NAMES)
-        batch = mapper.to(flux, ivar, z, ebv)
-        if size(batch) + sum(size(kept) for kept in self._kept.values()) <= self.memory_bytes:
-            self._kept[chunk] = batch
-        return batch
+    def _window(self, number: int, chunks: Sequence[int], order: NDArray[np.int64]) -> Batch:
+        """The rows of some chunks in an order; each goes to its place as soon as it is read."""
+        place = np.full(sum(len(self._places(chunk)) for chunk in chunks), -1)
+        place[order] = np.arange(len(order))
+        window: Batch | None = None
+        for chunk in chunks:
+            to, place = np.split(place, [len(self._places(chunk))])
+            if (to >= 0).any():
+                part = self._chunk(chunk, number)
+                window = _put(part, torch.from_numpy(to), window, len(order))
+        assert window is not None
+        return window
+
+    def _chunk(self, chunk: int, number: int) -> Batch:
+        """The rows of a chunk on the frame, as this epoch has them."""
+        epoch = 0 if self.fixed else number
+        given = self._kept.get(chunk) or self._read(chunk)
+        if not isinstance(given, Batch):
+            arrays = drawn(given, self.augment, self._draws(_BEFORE, epoch, chunk))
+            given = self._framed(arrays)
+        if not self.augment.after:
+            return given
+        return distorted(given, self.augment, self._draws(_AFTER, epoch, chunk))
+
+    def _read(self, chunk: int) -> Batch | Arrays:
+        """What can be kept of a chunk: all but the draws."""
+        places = self._places(chunk)
+        which = slice(places.start, places.stop)
+        repeats = None if self._repeats is None else self._repeats[which]
+        arrays = read(self.source, self.rows[which], repeats, self.augment)
+        found = arrays if self.augment.before else self._framed(arrays)
+        if _size(found) + sum(map(_size, self._kept.values())) <= self.memory_bytes:
+            self._kept[chunk] = found
+        return found
+
+    def _framed(self, arrays: Arrays) -> Batch:
+        return framed(arrays, self.frame.on(self.source.grid), self.augment.exact)
+
+    def _draws(self, stream: int, epoch: int, chunk: int) -> np.random.Generator:
+        # Keys that differ in zeros at their end give the same numbers: none ends in one.
+        return _random(self.seed, epoch, chunk, 1 + self.fixed, stream)
+
+
+def _put(part: Batch, to: torch.Tensor, window: Batch | None, n: int) -> Batch:
+    """The window of n rows with a part's rows in it, where `to` is not negative."""
+    if bool((to < 0).any()):
+        part, to = take(part, to >= 0), to[to >= 0]
+    if window is None:
+        window = each(part, lambda value: value.new_empty((n, *value.shape[1:])))
+    for name in (f.name for f in fields(part)):
+        values = getattr(part, name)
+        if values is not None:
+            getattr(window, name).index_copy_(0, to, values)
+    return window
+
+
+def _size(held: Batch | Arrays) -> int:
+    """Bytes."""
+    if isinstance(held, Batch):
+        return size(held)
+    return sum(values.nbytes for values in held.values())
 
 
 def _random(*key: int) -> np.random.Generator:

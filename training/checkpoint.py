@@ -107,20 +107,6 @@ class Checkpoint:
         file = self.path / VERDICT
         return json.loads(file.read_text()) if file.exists() else None
 
-    def require_frame(self, frame: Frame) -> None:
-        """Refuse another frame than the model was trained on.
-
-        Raises
-        ------
-        ValueError
-            Names both frames.
-        """
-        if frame.digest8 != self.frame.digest8:
-            raise ValueError(
-                f"{self.label} was trained on frame {self.frame.label}, asked for on "
-                f"{frame.label}; use its own frame, or train a model on this one"
-            )
-
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -152,9 +138,9 @@ class Checkpoint:
         Returns
         -------
         Dataset
-            flux and sigma (spectrum, wavelength) on the frame's rest wavelengths, dereddened, in
-            the unit of the input; latent, flags, scale. No sigma or latent where the model has
-            none. One spectrum in, no axis `spectrum` out.
+            flux and sigma (spectrum, wavelength) on the frame's wavelengths, dereddened where the
+            frame is, in the unit of the input; latent, flags, scale. No sigma or latent where the
+            model has none. One spectrum in, no axis `spectrum` out.
 
         Raises
         ------

@@ -1,6 +1,7 @@
 """Fit: teach the model of a card on the rows of a survey, with Ray Train; resumable.
 
-A run is a folder named by what it depends on. A driver that was killed is simply started again.
+A run is a folder named by what it depends on. A driver that was killed is simply started again; a
+worker that was killed is started again by the driver. Both go on at the last state saved.
 """
 
 import logging
@@ -8,22 +9,31 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from training.loop import loop
+from training import curves, progress
+from training.loop import loop, over
 from training.model import Denoiser
-from training.state import Record, State, load, save, write_curves
+from training.recipe import Fit
+from training.state import Record, State, load, save
 from training.task import Task
 
 logger = logging.getLogger(__name__)
 
-CURVES = "curves.jsonl"
+DIVERGED = "diverged.txt"
+"Why a run is not worth trying again."
+FAILURES = 3
+"Workers that may be lost in a run, beside those of machines that were taken away."
+SAVING = 10
+"How much longer than a state takes to be saved it must have been trained, where an epoch is over."
 ROOT = Path(__file__).resolve().parents[1]
 "The folder that the packages are in: workers import from it, wherever they run."
 
@@ -45,9 +55,11 @@ class Trained:
     model: Denoiser
     "At its best epoch, in eval mode, on the CPU."
     history: list[Record]
-    "One record an epoch: epoch, train, val, lr, seconds."
+    "One record an epoch: epoch, train, val, lr, seconds, spectra_per_s."
     folder: Path
-    "Of the run: curves.jsonl, and the last state."
+    "Of the run: curves.jsonl, curves.png, and the last state."
+    precision: dict[str, Any] = field(default_factory=dict)
+    "How products were rounded at the end, and what that moves: `training.rounding.look`."
 
 
 @contextmanager
@@ -114,12 +126,17 @@ def train(
     if model.fit == "none":
         return Trained(model=model, history=[], folder=folder)
     task.batches("train", world=workers)
+    if len(task.val):
+        task.batches("val", world=workers)
     threads = threads or task.card.fit.threads or max(1, (os.cpu_count() or 1) // workers)
-    with session(threads=threads, workers=workers, gpus=workers if gpu else 0):
+    (folder / DIVERGED).unlink(missing_ok=True)
+    own = session(threads=threads, workers=workers, gpus=workers if gpu else 0)
+    with own, progress.shown(folder, task.card.fit.epochs):
         state = _run(task, folder, workers, threads, gpu)
-    write_curves(state.history, folder / CURVES)
+    curves.write(state.history, folder / curves.LINES)
+    curves.draw(state.history, folder / curves.PICTURE, folder.name)
     model.load_state_dict(state.best)
-    return Trained(model=model, history=state.history, folder=folder)
+    return Trained(model=model, history=state.history, folder=folder, precision=state.precision)
 
 
 def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> State:
@@ -138,69 +155,127 @@ def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> Sta
             name=folder.name,
             storage_path=str(folder.parent),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            # A worker that died is replaced, and goes on at the last epoch.
-            failure_config=FailureConfig(max_failures=2),
+            # A worker that died is replaced, and all go on at the last state.
+            failure_config=FailureConfig(max_failures=FAILURES),
         ),
     )
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
         raise RuntimeError(f"{folder}: training failed: {error}") from error
+    if (why := folder / DIVERGED).exists():
+        raise RuntimeError(f"{folder}: training failed: {why.read_text()}")
     assert result.checkpoint is not None
-    _sweep(folder, kept=Path(result.checkpoint.path).name)
+    _sweep(folder, kept=result.checkpoint.path)
     with result.checkpoint.as_directory() as kept:
         return load(Path(kept))
 
 
 def _sweep(folder: Path, kept: str) -> None:
-    """Remove what killed drivers left behind."""
-    for left in (*folder.glob("checkpoint_*"), *folder.glob(".epoch-*")):
-        if left.is_dir() and left.name != kept:
+    """Remove what killed processes left behind: one state stays, the one that is gone on from."""
+    for left in (*folder.glob("checkpoint_*"), *folder.glob(".state-*")):
+        if left.is_dir() and left.name != Path(kept).name:
             shutil.rmtree(left)
 
 
 def _worker(config: dict[str, Any]) -> None:
     """One rank; runs in a process of Ray's."""
     import ray.train
-    from ray.train.torch import get_device, prepare_model
+    from ray.train.torch import get_device
 
     # Ray sets one thread, whatever the worker was given.
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    task: Task = config["task"]
-    before = ray.train.get_checkpoint()
-    with before.as_directory() if before else nullcontext() as kept:
-        state = load(Path(kept)) if kept else None
-    if state is not None and state.epoch > task.card.fit.epochs:
-        # The card wants fewer than were done before: what it wants is another model.
-        state = None
-    loop(
-        task.card.build(task.frame.grid),
-        task.batches("train", rank, world),
-        task.batches("val", rank, world) if len(task.val) else None,
-        task.card.fit,
-        state=state,
-        report=lambda state: _report(state, rank, Path(config["folder"])),
-        wrap=prepare_model if world > 1 else lambda module: module,
-        device=get_device(),
-    )
+    task, folder = config["task"], Path(config["folder"])
+    try:
+        loop(
+            task.card.build(task.frame.grid),
+            task.batches("train", rank, world),
+            task.batches("val", rank, world) if len(task.val) else None,
+            task.card.fit,
+            state=_before(task, folder, rank),
+            report=Keeper(task.card.fit, rank, folder),
+            tell=(lambda step: None) if rank else progress.Pulse(folder / progress.NOW),
+            wrap=_averaged if world > 1 else lambda module: module,
+            device=get_device(),
+        )
+    except FloatingPointError as error:
+        # Raised, it would be tried again, and come to the same.
+        if not rank:
+            (folder / DIVERGED).write_text(str(error))
 
 
-def _report(state: State, rank: int, folder: Path) -> None:
-    """Hand the state to Ray, which keeps it; all ranks meet here."""
+def _before(task: Task, folder: Path, rank: int) -> State | None:
+    """Where an earlier run stopped."""
     import ray.train
-    from ray.train import Checkpoint
 
-    metrics = dict(state.history[-1])
-    if rank:
-        ray.train.report(metrics)
-        return
-    # Beside the run, so that keeping it is a rename away and /tmp need not hold it.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".epoch-") as temporary:
-        save(state, Path(temporary))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(temporary))
-    write_curves(state.history, folder / CURVES)
+    kept = ray.train.get_checkpoint()
+    if not rank:
+        _sweep(folder, kept=kept.path if kept else "")
+    with kept.as_directory() if kept else nullcontext() as place:
+        state = load(Path(place)) if place else None
+    if state is not None and state.position > (task.card.fit.epochs, 0):
+        # The card wants fewer than were done before: what it wants is another model.
+        return None
+    return state
+
+
+def _averaged(module: nn.Module) -> nn.Module:
+    """The module, its gradients averaged over ranks."""
+    from ray.train.torch import prepare_model
+
+    # Told so, PyTorch leaves gradients in the order that it has put them in at first. Otherwise
+    # it sorts them anew after one batch, and three ranks that go on would add in another order.
+    wrapped: nn.Module = prepare_model(
+        module, parallel_strategy_kwargs={"find_unused_parameters": True}
+    )
+    return wrapped
+
+
+@dataclass
+class Keeper:
+    """Hands states to Ray, which keeps the last; all ranks meet here."""
+
+    fit: Fit
+    rank: int
+    folder: Path
+    "Of the run."
+    cost: float = 0.0
+    "What the last one took, s."
+    kept: float = field(default_factory=time.monotonic)
+    "When that was."
+
+    def __call__(self, state: State) -> None:
+        """An epoch is over, or a state is due within one."""
+        import ray.train
+
+        at = dict(zip(("epoch", "batch"), state.position, strict=True))
+        metrics = (dict(state.history[-1]) if state.history else {}) | at
+        if not self.rank and not state.step:
+            curves.write(state.history, self.folder / curves.LINES)
+        if self.rank or not self._is_worth_it(state):
+            ray.train.report(metrics)
+        else:
+            self._keep(state, metrics)
+
+    def _is_worth_it(self, state: State) -> bool:
+        if state.step or over(state, self.fit):
+            return True
+        # On a GPU an epoch may take less than writing the moments of 40 million numbers.
+        return time.monotonic() - self.kept >= SAVING * self.cost
+
+    def _keep(self, state: State, metrics: Record) -> None:
+        import ray.train
+        from ray.train import Checkpoint
+
+        began = time.monotonic()
+        # Beside the run, so that keeping it is a rename away and /tmp need not hold it.
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".state-") as temporary:
+            save(state, Path(temporary))
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(temporary))
+        self.kept = time.monotonic()
+        self.cost = self.kept - began
 
 
 def _python_path() -> str:

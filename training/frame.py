@@ -1,7 +1,7 @@
 """Frame: how a model sees a spectrum, and the way there and back.
 
-Observed flux -> dereddened (observed frame) -> rest wavelengths -> rebinned -> window mean 1.
-The frame is part of what a model learnt: its digest names every product that lies on it.
+Observed flux -> dereddened (observed frame) -> rest wavelengths -> rebinned -> a level of 1. The
+frame is part of what a model learnt: its digest names every product that lies on it.
 
 Axes: N spectra, L observed pixels, P frame pixels.
 """
@@ -9,26 +9,33 @@ Axes: N spectra, L observed pixels, P frame pixels.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from storage.dust import Law, curve
 from storage.grid import Grid
 from storage.resample import rebinner
+from training import norm
 from training.batch import Batch
 from training.bridge import bridged
-from training.device import upload
+from training.parts import joined, parts, tensor
 
-# Rows worked on together: their arrays stay in a core's cache (more is slower), and a row's
-# rounding cannot depend on how many there are.
-ROWS_CPU, ROWS_GPU = 32, 1024
+Redshifts = TypeVar("Redshifts")
+_LATER = ("rest", "window_rest", "norm", "level")
 
 
 class Frame(BaseModel):
@@ -46,15 +53,24 @@ class Frame(BaseModel):
 
     name: str = "fs"
     grid: Grid = Grid(kind="linear", start=3700, step=1, size=3800)
-    "Rest wavelengths, vacuum."
+    "Wavelengths, vacuum: at rest, or observed where `rest` is False."
     window: tuple[float, float] = (6000, 6500)
-    "Rest wavelengths whose mean flux becomes 1; first included, last not; A."
+    "Wavelengths whose flux becomes the level; first included, last not; A."
     dust: Law | None = "F99"
     "Galactic extinction law that is taken out; None takes nothing out."
     r_v: PositiveFloat = 3.1
     "A(V) / E(B-V) of that law."
     min_good: float = Field(default=0.5, gt=0, le=1)
     "Share of a frame pixel that must be covered by good input."
+    rest: bool = True
+    "Whether wavelengths are divided by 1 + z; else the spectrum stays where it was observed."
+    window_rest: bool = False
+    "Whether, on observed wavelengths, the window is at rest, and so moves with the redshift."
+    norm: Literal["mean", "median", "l2"] = "mean"
+    """What of the window's good pixels becomes the level: their mean, their median, or the root of
+    the sum of their squares, noise taken out, as if all pixels were good."""
+    level: PositiveFloat = 1.0
+    "What it becomes."
 
     @model_validator(mode="after")
     def _window_inside(self) -> Self:
@@ -65,7 +81,22 @@ class Frame(BaseModel):
                 f"frame {self.name!r}: window {low:g}-{high:g} A; expected ascending and "
                 f"inside the grid, {first:g}-{last:g} A"
             )
+        if self.window_rest and self.rest:
+            raise ValueError(
+                f"frame {self.name!r}: window_rest on rest wavelengths, where every window is; "
+                "leave it out, or set rest = false"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are said where they differ: labels of older frames stay."""
+        known = type(self).model_fields
+        return {
+            name: value
+            for name, value in write(self).items()
+            if name not in _LATER or getattr(self, name) != known[name].default
+        }
 
     @property
     def digest8(self) -> str:
@@ -82,6 +113,10 @@ class Frame(BaseModel):
         """The way between spectra on an observed grid and this frame; made once."""
         return _mapper(self, grid)
 
+    def z_seen(self, z: Redshifts) -> Redshifts | None:
+        """The redshifts that lines have on this frame; None where they are at rest."""
+        return None if self.rest else z
+
 
 class Mapper:
     """From one observed grid to a frame and back. Get it from `Frame.on`."""
@@ -97,6 +132,10 @@ class Mapper:
         centre = frame.grid.wavelength
         first, last = np.searchsorted(centre, frame.window)
         self._window = slice(int(first), int(last))
+        self._centre = torch.from_numpy(centre)
+        # A log pixel is as wide, in pixels of a log source, at any redshift.
+        step = grid.step if grid.kind == "linear" else centre * math.log(10) * grid.step
+        self._width = torch.from_numpy(frame.grid.widths / step)
 
     def to(
         self,
@@ -124,13 +163,13 @@ class Mapper:
             When flux or ivar is not (N, L), z or ebv not (N,), or the N differ.
         """
         columns = (
-            _tensor(flux, "flux", self.grid.size),
-            _tensor(ivar, "ivar", self.grid.size),
-            _tensor(z, "z"),
-            _tensor(ebv, "ebv"),
+            tensor(flux, "flux", self.grid.size),
+            tensor(ivar, "ivar", self.grid.size),
+            tensor(z, "z"),
+            tensor(ebv, "ebv"),
         )
-        parts = (vars(self._to_rows(rows)) for rows in _parts(columns, device))
-        return Batch(**_joined(parts, len(columns[0])))
+        made = (vars(self._to_rows(rows)) for rows in parts(columns, device))
+        return Batch(**joined(made, len(columns[0])))
 
     def back(
         self,
@@ -157,15 +196,15 @@ class Mapper:
         flux, sigma : (N, L) float32
             Survey unit; 0 outside the frame's coverage and where z is no redshift.
         """
-        rows = (_tensor(scale, "scale"), _tensor(z, "z"), _tensor(ebv, "ebv"))
+        rows = (tensor(scale, "scale"), tensor(z, "z"), tensor(ebv, "ebv"))
         pixels = self.frame.grid.size
         found = []
         for name, values in (("x", x), ("sigma", sigma)):
             if values is None:
                 continue
-            columns = (_tensor(values, name, pixels), *rows)
-            parts = ({"flux": self._back_rows(*part)} for part in _parts(columns))
-            found.append(_joined(parts, len(columns[0]))["flux"])
+            columns = (tensor(values, name, pixels), *rows)
+            made = ({"flux": self._back_rows(*part)} for part in parts(columns))
+            found.append(joined(made, len(columns[0]))["flux"])
         return found[0], found[1] if len(found) > 1 else None
 
     def _to_rows(self, rows: tuple[Tensor, ...]) -> Batch:
@@ -174,25 +213,54 @@ class Mapper:
         z, ebv = torch.where(known, z, 0), torch.where(known, ebv, 0)
         # torch.exp rounds alike wherever an element stands in memory; torch.exp2 does not.
         bright = torch.exp(ebv.float()[:, None] * self._extinction.to(flux.device))
-        min_good = self.frame.min_good
-        binned = self._rebin(flux, ivar, 1 + z, gain=bright, min_good=min_good, smooth=True)
-        mean, good = self._window_mean(binned.flux, binned.ivar)
-        ok = known & (good >= 0.5) & torch.isfinite(mean) & (mean > 0)
-        scale = torch.where(ok, mean, 1)
+        stretch, min_good = self._stretch(z), self.frame.min_good
+        binned = self._rebin(flux, ivar, stretch, gain=bright, min_good=min_good, smooth=True)
+        level, good = self._level(binned.flux, binned.ivar, z)
+        ok = known & (good >= 0.5) & torch.isfinite(level) & (level > 0)
+        scale = torch.where(ok, level, 1)
         weight = binned.ivar.mul_((scale.square() * ok)[:, None])
         x = bridged(binned.flux.mul_((ok / scale)[:, None]), weight)
         return Batch(x=x, weight=weight, scale=scale, z=z, ok=ok)
 
-    def _window_mean(self, flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over the window's good pixels, and their share of it."""
-        count = ivar[:, self._window].sign().sum(dim=1)
-        # Flux is 0 where there is no data: the sum needs no mask.
-        total = flux[:, self._window].sum(dim=1)
-        return total / count, count / (self._window.stop - self._window.start)
+    def _stretch(self, z: Tensor) -> Tensor:
+        """Frame to observed wavelengths, (N,)."""
+        return 1 + z if self.frame.rest else torch.ones_like(z)
+
+    def _level(self, flux: Tensor, ivar: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What spectra are divided by, and the share of the window's pixels that are good."""
+        size: Tensor | int = self._window.stop - self._window.start
+        part = self._window
+        if self.frame.window_rest:
+            inside, size = self._moved(1 + z)
+            part, flux, ivar = slice(None), flux * inside, ivar * inside
+        flux, ivar = flux[:, part], ivar[:, part]
+        count = ivar.sign().sum(dim=1)
+        if self.frame.norm == "mean":
+            found = norm.mean(flux, count)
+        elif self.frame.norm == "median":
+            found = norm.median(flux, ivar)
+        else:
+            own = norm.own_share(self._widths(self._stretch(z)))[:, part]
+            found = norm.length(flux, ivar, own, count, size)
+        return found / self.frame.level, count / size
+
+    def _moved(self, stretch: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (N, P) of a window at rest, 1 or 0, and how many it has, seen or not."""
+        low, high = (edge * stretch for edge in self.frame.window)
+        centre, grid = self._centre.to(stretch.device), self.frame.grid
+        inside = (centre >= low[:, None]) & (centre < high[:, None])
+        size = (high / low).log10() if grid.kind == "log" else high - low
+        return inside.float(), (size / grid.step).float()
+
+    def _widths(self, stretch: Tensor) -> Tensor:
+        """Widths (N, P) of frame pixels, in observed ones."""
+        width = self._width.to(stretch.device)
+        moves = stretch if self.grid.kind == "linear" else torch.ones_like(stretch)
+        return (width * moves[:, None]).float()
 
     def _back_rows(self, x: Tensor, scale: Tensor, z: Tensor, ebv: Tensor) -> Tensor:
         known = torch.isfinite(z) & (z > -1)
-        stretch = 1 / (1 + torch.where(known, z, 0))
+        stretch = 1 / self._stretch(torch.where(known, z, 0))
         dim = torch.exp(-ebv.float()[:, None] * self._extinction.to(x.device))
         flux = self._redshift.mean(x, stretch, self.frame.min_good)
         return torch.nan_to_num(flux.mul_(dim).mul_((scale * known).float()[:, None]))
@@ -201,56 +269,3 @@ class Mapper:
 @lru_cache(maxsize=32)
 def _mapper(frame: Frame, grid: Grid) -> Mapper:
     return Mapper(frame, grid)
-
-
-def _tensor(values: ArrayLike | Tensor, name: str, pixels: int | None = None) -> Tensor:
-    """Values as a tensor: (N, pixels) float32, or (N,) float64."""
-    dtype = torch.float64 if pixels is None else torch.float32
-    if not isinstance(values, Tensor):
-        array = np.asarray(values, dtype=np.float64 if pixels is None else np.float32)
-        # torch warns of arrays that it could write to by accident.
-        values = torch.from_numpy(array if array.flags.writeable else array.copy())
-    expected = 1 if pixels is None else 2
-    if values.ndim != expected or (pixels is not None and values.shape[1] != pixels):
-        shape = "(N,)" if pixels is None else f"(N, {pixels})"
-        raise ValueError(f"{name}: shape is {tuple(values.shape)}; expected {shape}")
-    return values.to(dtype)
-
-
-def _parts(
-    columns: tuple[Tensor, ...], device: torch.device | None = None
-) -> Iterator[tuple[Tensor, ...]]:
-    """Equal parts of the rows, on a device (that of the first column, unless given).
-
-    The last is filled up with zeros.
-
-    Raises
-    ------
-    ValueError
-        When the columns are not of one length.
-    """
-    counts = [len(column) for column in columns]
-    if len(set(counts)) > 1:
-        raise ValueError(f"numbers of spectra differ: {counts}; expected one row per spectrum")
-    device = device or columns[0].device
-    rows = ROWS_CPU if device.type == "cpu" else ROWS_GPU
-    for first in range(0, max(counts[0], 1), rows):
-        part = [upload(column[first : first + rows], device) for column in columns]
-        lacking = rows - len(part[0])
-        if lacking:
-            part = [torch.cat([c, c.new_zeros((lacking, *c.shape[1:]))]) for c in part]
-        yield tuple(part)
-
-
-def _joined(parts: Iterator[dict[str, Tensor]], n: int) -> dict[str, Tensor]:
-    """The first n rows of all parts; each is written while still in cache."""
-    whole: dict[str, Tensor] = {}
-    first = 0
-    for part in parts:
-        some = {name: value[: n - first] for name, value in part.items() if value is not None}
-        for name, value in some.items():
-            if name not in whole:
-                whole[name] = value.new_empty((n, *value.shape[1:]))
-            whole[name][first : first + len(value)] = value
-        first += len(value)
-    return whole

@@ -1,27 +1,37 @@
 """The training loop, by gradient or by sums, in one process or as one rank of several.
 
-Ray is not needed here: `training.fit` runs this function in its workers.
+Ray is not needed here: `training.fit` runs this function in its workers. A state is all that the
+next batch depends on, so a run that is stopped between any two batches goes on to the same bits.
 """
 
+import itertools
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-from training import losses
+from training import losses, ranks, rounding
 from training.batch import Batch, move
 from training.batches import Batches
+from training.learner import Gradient, Learner, Sums, spectra
 from training.model import Denoiser
+from training.progress import Step
 from training.recipe import Fit
-from training.schedule import Schedule
-from training.state import Record, State
+from training.state import Record, State, Tensors
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[State], None]
+Tell = Callable[[Step], None]
+
+TOGETHER = 16
+"Batches after which several ranks ask each other whether to save: each asking makes them wait."
+LOOKED = 512
+"Spectra that a precision is chosen by."
 
 
 def loop(
@@ -32,6 +42,7 @@ def loop(
     *,
     state: State | None = None,
     report: Report = lambda state: None,
+    tell: Tell = lambda step: None,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     device: torch.device = torch.device("cpu"),  # noqa: B008  # a constant
 ) -> State:
@@ -44,9 +55,11 @@ def loop(
     train, val : Batches
         Rows to learn from and rows to watch; without the latter the training loss is watched.
     state : State
-        Where an earlier run stopped: finished epochs are not done again.
+        Where an earlier run stopped: finished batches are not done again.
     report : callable
-        Told the state after every epoch, on every rank.
+        Told the state after every epoch, and every `fit.save_s` seconds, on every rank.
+    tell : callable
+        Told of every batch.
     wrap : callable
         Makes a module that averages its gradients over ranks.
 
@@ -60,35 +73,40 @@ def loop(
         start(model, train, fit.seed, device)
         state = State(epoch=0, model=model.state_dict(), best=model.state_dict())
     model.load_state_dict(state.model)
-    step = _Gradient if model.fit == "gradient" else _Sums
-    way = step(model, train, fit, state, wrap, device)
-    while state.epoch < fit.epochs and not _stalled(state, fit, model.fit):
-        began = time.perf_counter()
-        # Seeded anew each epoch, a model that draws random numbers needs no saved generator.
-        with torch.random.fork_rng(devices=[]), _precision(fit, model.fit):
-            torch.manual_seed(_seed(fit.seed, state.epoch, train.rank))
-            loss = way.epoch(state.epoch)
-            seen = loss if val is None else watch(model, val, device)
-        _refuse_infinite(loss, seen, state.epoch)
-        record = {"epoch": state.epoch + 1, "train": loss, "val": seen, "lr": way.lr}
-        record["seconds"] = time.perf_counter() - began
-        state = way.state(state, record)
-        report(state)
+    batches = len(train)
+    learner: Learner = Sums(model)
+    if model.fit == "gradient":
+        learner = Gradient(model, fit, batches, state, wrap)
+    run = _Run(model, train, val, fit, learner, report, tell, device, batches)
+    # Seeded anew at each batch, a model that draws random numbers needs no saved generator.
+    with torch.random.fork_rng(devices=[]):
+        while not over(state, fit):
+            state = run.epoch(_placed(state))
+            report(state)
     return state
+
+
+def over(state: State, fit: Fit) -> bool:
+    """Whether all epochs are done, or nothing better is to be expected of more."""
+    if state.epoch >= fit.epochs or state.schedule.get("over", False):
+        return True
+    # By sums, there is no schedule.
+    if not fit.patience or not state.schedule or not state.history:
+        return False
+    return state.epoch - max(state.best_epoch, fit.min_epochs) >= fit.patience
 
 
 def start(model: Denoiser, train: Batches, seed: int, device: torch.device) -> None:
     """Give the model its starting state, the same on every rank."""
     whole = replace(train, rank=0, world=1, drop_last=False)
     model.start(lambda: (move(batch, device) for batch in whole.epoch(0)), seed)
-    if _ranks() > 1:
-        for value in model.state_dict().values():
-            dist.broadcast(value, src=0)
+    for value in model.state_dict().values():
+        ranks.from_first(value)
 
 
 @torch.no_grad()
 def watch(model: Denoiser, val: Batches, device: torch.device) -> float:
-    """Mean of the model's loss over the validation rows; of |output - input|, by sums."""
+    """Mean of the model's loss over the validation rows; of |output - target|, by sums."""
     model.eval()
     total = torch.zeros(2, dtype=torch.float64, device=device)
     for batch in (move(batch, device) for batch in val.epoch(0)):
@@ -96,131 +114,161 @@ def watch(model: Denoiser, val: Batches, device: torch.device) -> float:
             loss = model.loss(batch)
         else:
             loss = losses.mae(model(batch.x, batch.weight, batch.z), *batch.wanted)
-        total += _counted(loss, batch)
+        count = spectra(batch)
+        total += torch.stack([loss.double() * count, count])
     model.train()
-    return _ratio(_all_sum(total))
+    total = ranks.all_sum(total)
+    return float(total[0] / total[1])
 
 
-class _Gradient:
-    """Learns by the gradient of `loss`."""
+@dataclass
+class _Run:
+    """What stays the same from epoch to epoch."""
 
-    def __init__(
-        self,
-        model: Denoiser,
-        train: Batches,
-        fit: Fit,
-        state: State,
-        wrap: Callable[[nn.Module], nn.Module],
-        device: torch.device,
-    ) -> None:
-        self.model, self.train, self.device = model, train, device
-        self.module = wrap(_Loss(model))
-        self.schedule = Schedule(list(model.parameters()), fit, fit.epochs, len(train))
-        if state.epoch:
-            self.schedule.restore(state.moments, state.schedule)
+    model: Denoiser
+    train: Batches
+    val: Batches | None
+    fit: Fit
+    learner: Learner
+    report: Report
+    tell: Tell
+    device: torch.device
+    batches: int
+    "Of an epoch, about."
+    saved: float = field(default_factory=time.monotonic)
 
-    @property
-    def lr(self) -> float:
-        return self.schedule.lr
+    def epoch(self, state: State) -> State:
+        """The state after the epoch that a state stands in."""
+        began = time.perf_counter() - state.seconds
+        if not state.step:
+            state = replace(state, precision=self._look(state))
+        taken = state.precision["taken"]
+        with rounding.products(taken, self.device):
+            self._pass(state, began)
+            total = {name: ranks.all_sum(value) for name, value in self.learner.sums.items()}
+            # In this order: a GPU is done when it says how many.
+            rate = float(total["spectra"]) / (time.perf_counter() - began)
+            loss = self.learner.end(total)
+            seen = self._watch(state, loss)
+        _refuse_infinite(loss, seen, state.epoch)
+        record = {"epoch": state.epoch + 1, "train": loss, "val": seen, "lr": self.learner.lr}
+        record |= {"seconds": time.perf_counter() - began, "spectra_per_s": rate}
+        self.learner.judge(seen)
+        self.saved = time.monotonic()
+        return self._after(state, record)
 
-    def epoch(self, number: int) -> float:
+    def _pass(self, state: State, began: float) -> None:
+        """The batches of an epoch, from where the state stands."""
         self.model.train()
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for batch in self.train.epoch(number):
-            loss = self.module(move(batch, self.device))
-            self.schedule.step(loss)
-            total += _counted(loss.detach(), batch)
-        return _ratio(_all_sum(total))
+        self.learner.sums = {name: value.to(self.device) for name, value in state.sums.items()}
+        batches = self.train.epoch(state.epoch, first=state.step)
+        for step in itertools.count(state.step + 1):
+            batch = next(batches, None)
+            if batch is not None:
+                self._learn(state, step, batch, began)
+            # By sums, one rank may have a batch more than another: none leaves before the last.
+            if ranks.world() > 1 and step % TOGETHER:
+                continue
+            late = time.monotonic() - self.saved >= self.fit.save_s
+            more, late = ranks.anyone(batch is not None, late, device=self.device)
+            if not more:
+                return
+            if late:
+                self.report(self._within(state, step, time.perf_counter() - began))
+                self.saved = time.monotonic()
 
-    def state(self, before: State, record: Record) -> State:
-        self.schedule.epoch(record["val"])
-        moments, numbers = self.schedule.state()
+    def _learn(self, state: State, step: int, batch: Batch, began: float) -> None:
+        torch.manual_seed(_seed(self.fit.seed, state.epoch, step, self.train.rank))
+        self.learner.learn(move(batch, self.device), state.precision["taken"])
+        self.tell(
+            Step(
+                epoch=state.epoch + 1,
+                batch=step,
+                batches=self.batches,
+                seconds=time.perf_counter() - began,
+                learner=self.learner,
+            )
+        )
+
+    def _watch(self, state: State, loss: float) -> float:
+        if self.val is None:
+            return loss
+        # Running means of a batch, which are of one rank's share, are those of the first rank.
+        for value in self.model.buffers():
+            ranks.from_first(value)
+        torch.manual_seed(_seed(self.fit.seed, state.epoch, self.train.rank))
+        with rounding.forward(state.precision["taken"], self.device):
+            return watch(self.model, self.val, self.device)
+
+    def _look(self, state: State) -> dict[str, object]:
+        return rounding.look(
+            self.fit.precision, self.model, self._looked, self.train.frame.grid, state.precision
+        )
+
+    def _looked(self) -> Batch:
+        whole = replace(self.train, rank=0, world=1, drop_last=False, shuffle=False)
+        return next(replace(whole, batch_size=LOOKED).epoch(0))
+
+    def _within(self, before: State, step: int, seconds: float) -> State:
+        """The state after a batch."""
         now = self.model.state_dict()
-        known = [old["val"] for old in before.history]
-        better = not known or record["val"] < min(known)
-        best = {name: value.clone() for name, value in now.items()} if better else before.best
+        moments, schedule = self.learner.kept()
+        known = before.history and self.model.fit == "gradient"
+        return replace(
+            before,
+            model=now,
+            best=before.best if known else now,
+            moments=moments,
+            schedule=schedule,
+            step=step,
+            sums={name: ranks.gather(value) for name, value in self.learner.sums.items()},
+            seconds=seconds,
+        )
+
+    def _after(self, before: State, record: Record) -> State:
+        """The state after an epoch."""
+        now = self.model.state_dict()
+        moments, schedule = self.learner.kept()
+        best = now
+        if self.model.fit == "gradient":
+            known = [old["val"] for old in before.history]
+            better = not known or record["val"] < min(known)
+            best = _copied(now) if better else before.best
         return State(
             epoch=before.epoch + 1,
             model=now,
             best=best,
             history=[*before.history, record],
             moments=moments,
-            schedule=numbers,
+            schedule=schedule,
+            precision=before.precision,
         )
 
 
-class _Sums:
-    """Learns by sums over all batches, of all ranks, and one update an epoch."""
-
-    lr = 0.0
-
-    def __init__(
-        self,
-        model: Denoiser,
-        train: Batches,
-        fit: Fit,
-        state: State,
-        wrap: Callable[[nn.Module], nn.Module],
-        device: torch.device,
-    ) -> None:
-        self.model, self.train, self.device = model, train, device
-
-    @torch.no_grad()
-    def epoch(self, number: int) -> float:
-        total: dict[str, Tensor] = {}
-        for batch in self.train.epoch(number):
-            for name, value in self.model.accumulate(move(batch, self.device)).items():
-                if name in total:
-                    total[name] += value
-                else:
-                    total[name] = value.double()
-        return self.model.update({name: _all_sum(value) for name, value in total.items()})
-
-    def state(self, before: State, record: Record) -> State:
-        now = self.model.state_dict()
-        return State(epoch=before.epoch + 1, model=now, best=now, history=[*before.history, record])
+def _placed(state: State) -> State:
+    """A state with the sums of this rank; of other ranks than these, the epoch begins anew."""
+    if not state.step:
+        return state
+    saved = len(next(iter(state.sums.values())))
+    if saved != ranks.world():
+        logger.warning(
+            "%d ranks left epoch %d after %d batches, %d are here: it begins anew",
+            saved,
+            state.epoch + 1,
+            state.step,
+            ranks.world(),
+        )
+        return replace(state, step=0, sums={}, seconds=0.0)
+    mine = {name: value[ranks.mine()].clone() for name, value in state.sums.items()}
+    return replace(state, sums=mine)
 
 
-class _Loss(nn.Module):
-    """The loss as a forward pass, which is what averaging over ranks hooks into."""
-
-    def __init__(self, model: Denoiser) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.model.loss(batch)
-
-
-def _counted(loss: Tensor, batch: Batch) -> Tensor:
-    """Loss times spectra, and spectra: what a mean over batches and ranks is made of."""
-    count = torch.tensor(len(batch.x), dtype=torch.float64, device=loss.device)
-    return torch.stack([loss.double() * count, count])
-
-
-def _ratio(total: Tensor) -> float:
-    return float(total[0] / total[1])
+def _copied(values: Tensors) -> Tensors:
+    return {name: value.clone() for name, value in values.items()}
 
 
 def _seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _all_sum(value: Tensor) -> Tensor:
-    """The sum over ranks, in place."""
-    if _ranks() > 1:
-        dist.all_reduce(value)
-    return value
-
-
-def _stalled(state: State, fit: Fit, way: str) -> bool:
-    if way != "gradient" or not fit.patience or not state.history:
-        return False
-    return state.epoch - state.best_epoch >= fit.patience
 
 
 def _refuse_infinite(train: float, val: float, epoch: int) -> None:
@@ -229,13 +277,3 @@ def _refuse_infinite(train: float, val: float, epoch: int) -> None:
             f"epoch {epoch + 1}: the training loss is {train}, the validation loss {val}; "
             "use a smaller lr, or clip the gradient"
         )
-
-
-@contextmanager
-def _precision(fit: Fit, way: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(fit.precision if way == "gradient" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

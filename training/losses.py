@@ -12,7 +12,7 @@ from torch import Tensor
 
 from training.model import Output
 
-Name = Literal["mae", "mse", "rmse", "chi2", "gaussian"]
+Name = Literal["mae", "mse", "rmse", "chi2", "sum_squares", "gaussian"]
 Loss = Callable[[Output, Tensor, Tensor], Tensor]
 "Mean loss of a batch, from the output, the target (N, P) and its inverse variance (N, P)."
 
@@ -51,6 +51,15 @@ def chi2(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     return 0.5 * (weight * (output.flux - target).square()).mean()
 
 
+def sum_squares(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Half the squared difference in units of the noise, summed over pixels; mean over spectra.
+
+    Scourfield+2023, eq. 3. A divergence of latents, which is a sum too, counts beside it as it
+    should.
+    """
+    return 0.5 * (weight * (output.flux - target).square()).sum(1).mean()
+
+
 def gaussian(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     """Minus log likelihood a good pixel, of noise 1/weight beside the model's own sigma.
 
@@ -74,6 +83,7 @@ def named(name: Name) -> Loss:
         "mse": mse,
         "rmse": rmse,
         "chi2": chi2,
+        "sum_squares": sum_squares,
         "gaussian": gaussian,
     }
     return known[name]

@@ -3,15 +3,24 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 
 from storage.grid import Grid
 from storage.names import resolve
 from training.augment import Augment
+from training.descent import Descent
 from training.model import Denoiser
-from training.schedule import Descent
+from training.rounding import Asked
 
 SHELF = "training.models"
 
@@ -24,13 +33,19 @@ class Fit(Descent):
     batch_size: PositiveInt = 128
     "Spectra a batch and rank."
     patience: NonNegativeInt = 0
-    "Epochs without a better validation loss after which to stop; 0 is never. By gradient only."
+    """Epochs, after the first `min_epochs`, without a better validation loss after which to stop;
+    0 is never. By gradient only."""
     threads: NonNegativeInt = 0
     "Of each worker; 0 is its share of the cores."
-    precision: Literal["highest", "high", "medium"] = "highest"
-    "Of float32 products, as torch.set_float32_matmul_precision. By gradient only."
+    precision: Asked = "highest"
+    """How products are rounded: 'highest' not at all, 'high' and 'medium' as
+    torch.set_float32_matmul_precision has it, 'bfloat16' by torch.autocast; 'auto' is the fastest
+    that moves what the model says by less than the noise does. By gradient only."""
     seed: NonNegativeInt = 0
-    "Of the starting weights and the order of the rows."
+    "Of the starting weights, the order of the rows, and what the model draws."
+    save_s: NonNegativeFloat = Field(default=300.0, exclude=True)
+    """Seconds after which the state is saved within an epoch, 0 after every batch; the result does
+    not depend on it, so neither does the digest of a run."""
 
 
 class ModelCard(BaseModel):
@@ -103,6 +118,8 @@ class ModelCard(BaseModel):
 def _say(error: ValidationError, known: dict[str, set[str]]) -> str:
     """The first error in one line, with the nearest known key where a key is unknown."""
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return str(first["msg"]).removeprefix("Value error, ")
     *tables, key = (str(part) for part in first["loc"])
     where = ".".join([*tables, key])
     if first["type"] != "extra_forbidden":

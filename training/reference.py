@@ -1,14 +1,18 @@
-"""The linear reference: the best that any linear estimator could do, learnt from noiseless spectra.
+"""References: the best that can be made of a noisy spectrum, by those who know the noiseless ones.
 
-A population that is Gaussian in flux has one best estimate of a noisy spectrum: the posterior
-mean (Wiener filter) with each spectrum's own noise. Axes: N spectra, P pixels, Q components.
+`Linear` is the best of all linear estimators: a population that is Gaussian in flux has one best
+estimate, the posterior mean (Wiener filter) with each spectrum's own noise. `Library` knows the
+population itself, by very many draws of it. Axes: N spectra, P pixels, Q components.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+from training.posterior import Gaussian, evidence, outer, posterior
 
 OVERSAMPLE, ITERATIONS = 10, 4
 "Of the randomised range finder (Halko, Martinsson & Tropp 2011)."
@@ -16,6 +20,23 @@ ROWS = 256
 "Spectra solved at a time."
 CENTRE_ROWS = 2048
 "Spectra that are centred at a time, so that the population is never copied as a whole."
+
+
+class Answer(NamedTuple):
+    """What a reference makes of N spectra."""
+
+    flux: Tensor
+    "(N, P)"
+    draws: Tensor | None = None
+    "(N,) effective number of noiseless spectra that stand behind a row; None: it needs none."
+
+
+class Reference(Protocol):
+    """Whoever makes the best of noisy spectra."""
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Answer:
+        """Flux of x (N, P) with inverse variances weight (N, P; 0 = no data)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,35 +74,31 @@ class Linear:
         long = vector[:, order] * variance[order].clamp(min=0).sqrt()
         return cls(mean=mean, basis=(frame @ long.float()).T.contiguous())
 
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Posterior mean (N, P) of x (N, P) with inverse variances weight (N, P; 0 = no data).
+    def __call__(self, x: Tensor, weight: Tensor) -> Answer:
+        """Posterior mean of every spectrum."""
+        prior = Gaussian.standard(len(self.basis), x.device)
+        loading = self.basis.T.contiguous()
+        outers = outer(loading)
+        latents = [
+            posterior(evidence(some, known, self.mean, loading, outers), prior).mean
+            for some, known in blocks(ROWS, x, weight)
+        ]
+        return Answer(self.decode(torch.cat(latents)))
 
-        Notes
-        -----
-        x = mean + a B + noise, a ~ N(0, 1): a = (1 + B W B^T)^-1 B W (x - mean). All B_i B_j are
-        made once, so that the N matrices are one product of W with them.
-        """
-        size = self.basis.shape[0]
-        upper = torch.triu_indices(size, size, device=x.device)
-        pairs = self.basis[upper[0]] * self.basis[upper[1]]
-        return torch.cat(
-            [
-                self._posterior(x[start : start + ROWS], weight[start : start + ROWS], pairs, upper)
-                for start in range(0, len(x), ROWS)
-            ]
-            or [x]
-        )
+    def decode(self, latent: Tensor) -> Tensor:
+        """The spectra (N, P) of latents (N, Q)."""
+        return self.mean + latent.to(self.basis) @ self.basis
 
-    def _posterior(self, x: Tensor, weight: Tensor, pairs: Tensor, upper: Tensor) -> Tensor:
-        size = self.basis.shape[0]
-        precision = x.new_zeros(len(x), size, size, dtype=torch.float64)
-        precision[:, upper[0], upper[1]] = (weight @ pairs.T).double()
-        precision[:, upper[1], upper[0]] = precision[:, upper[0], upper[1]]
-        precision.diagonal(dim1=1, dim2=2).add_(1.0)
-        right = ((x - self.mean) * weight) @ self.basis.T
-        factor = torch.linalg.cholesky(precision)
-        latent = torch.cholesky_solve(right.double()[..., None], factor)[..., 0]
-        return self.mean + latent.float() @ self.basis
+    def encode(self, clean: Tensor) -> Tensor:
+        """The latents (N, Q) of noiseless spectra (N, P)."""
+        square = self.basis.square().sum(1)
+        return (clean - self.mean) @ self.basis.T / square.clamp(min=torch.finfo(square.dtype).tiny)
+
+
+def blocks(rows: int, *arrays: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """So many rows of all arrays at a time; one empty part when there are none."""
+    for start in range(0, max(len(arrays[0]), 1), rows):
+        yield tuple(array[start : start + rows] for array in arrays)
 
 
 def _covariance_times(clean: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:

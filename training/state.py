@@ -1,4 +1,4 @@
-"""State: a training run between two epochs, in memory and on disk (tensors and JSON, no pickle)."""
+"""State: a training run between two batches, in memory and on disk; tensors and JSON, no pickle."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,15 +11,17 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 Record = dict[str, float]
-"One epoch: epoch, train, val, lr, seconds."
+"One epoch: epoch, train, val, lr, seconds, spectra_per_s."
 
 FILE = "state.safetensors"
 "Tensors, and in its header the numbers as JSON: one file is replaced whole."
+NUMBERS = ("epoch", "step", "seconds", "history", "schedule", "precision")
+PARTS = ("model", "moments", "sums")
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Everything that the next epoch depends on."""
+    """Everything that the next batch depends on; random numbers are drawn anew for each."""
 
     epoch: int
     "Epochs done."
@@ -33,58 +35,51 @@ class State:
     "The optimiser's tensors."
     schedule: dict[str, Any] = field(default_factory=dict)
     "The optimiser's and the schedule's numbers."
+    precision: dict[str, Any] = field(default_factory=dict)
+    "How products are rounded, and what is known of it: `training.rounding.look`."
+    step: int = 0
+    "Batches done, by each rank, of the epoch that comes after `epoch`."
+    sums: Tensors = field(default_factory=dict)
+    "(ranks, ...) what those batches came to, for each rank."
+    seconds: float = 0.0
+    "What they took, s."
 
     @property
     def best_epoch(self) -> int:
         """Epoch, from 1, of the lowest validation loss; the first of equals."""
         return int(min(self.history, key=lambda record: record["val"])["epoch"])
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epochs done, and batches of the next one."""
+        return self.epoch, self.step
+
 
 def save(state: State, folder: Path) -> None:
     """Write a state into a folder, whole, in place of the one that is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {"model": state.model, "moments": state.moments}
-    if state.best is not state.model:
-        parts["best"] = state.best
+    same = state.best is state.model
+    parts = PARTS if same else (*PARTS, "best")
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
-        for part, values in parts.items()
-        for name, value in values.items()
+        for part in parts
+        for name, value in getattr(state, part).items()
     }
     # Python writes a float so that it reads back the same: the step size too is bit-identical.
-    numbers = json.dumps(
-        {
-            "epoch": state.epoch,
-            "history": state.history,
-            "schedule": state.schedule,
-            "best_is_model": state.best is state.model,
-        }
-    )
+    numbers = {name: getattr(state, name) for name in NUMBERS} | {"best_is_model": same}
     temporary = folder / f"{FILE}.partial"
-    save_file(tensors, temporary, metadata={"numbers": numbers})
+    save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers)})
     temporary.replace(folder / FILE)
 
 
 def load(folder: Path) -> State:
     """Read what `save` wrote."""
-    parts: dict[str, Tensors] = {"model": {}, "moments": {}, "best": {}}
+    parts: dict[str, Any] = {part: {} for part in (*PARTS, "best")}
     with safe_open(folder / FILE, framework="pt") as file:
         numbers = json.loads(file.metadata()["numbers"])
         for key in file.keys():  # noqa: SIM118  # not a mapping
             part, name = key.split("/", maxsplit=1)
             parts[part][name] = file.get_tensor(key)
-    return State(
-        epoch=numbers["epoch"],
-        model=parts["model"],
-        best=parts["model"] if numbers["best_is_model"] else parts["best"],
-        history=numbers["history"],
-        moments=parts["moments"],
-        schedule=numbers["schedule"],
-    )
-
-
-def write_curves(history: list[Record], path: Path) -> None:
-    """The history as JSON lines, replaced whole: a run that goes on repeats no line."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
-    temporary.replace(path)
+    if numbers.pop("best_is_model"):
+        parts["best"] = parts["model"]
+    return State(**parts, **numbers)

@@ -5,7 +5,7 @@ I indices, R resamples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ class Sample:
     "(N, I) of what the model made of it."
     references: Mapping[str, Array]
     "(N, I) of what each reference made of it."
+    squares: Mapping[str, Array] = field(default_factory=dict)
+    """(N,) squared distance from the noiseless spectrum over all good pixels, of 'noisy',
+    'output', and each reference; none where it was not looked at."""
+    draws: Mapping[str, float] = field(default_factory=dict)
+    "By reference that has them: the median effective number of draws behind a row."
 
     def __post_init__(self) -> None:
         shape = (len(self.truth), len(self.names))
@@ -100,13 +105,38 @@ def statistics(sample: Sample, seed: int = 0, resamples: int = RESAMPLES) -> dic
     ValueError
         When fewer than ten spectra have all values of an index.
     """
+    counts = _counts(len(sample.truth), seed, resamples)
+    return {name: _of_index(sample, column, counts) for column, name in enumerate(sample.names)}
+
+
+def rms(sample: Sample, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Number]:
+    """Root mean square distance from the noiseless spectra over that of the noisy ones.
+
+    Over all good pixels of all spectra, of the output and of each reference; the robust number is
+    the median over spectra. Nothing where the sample has no squares.
+    """
+    if not sample.squares:
+        return {}
+    counts, noise = _counts(len(sample.truth), seed, resamples), sample.squares["noisy"]
+    good = noise > 0
+    return {
+        name: Number(
+            value=float(ratio[0]),
+            error=float(np.std(ratio[1:])),
+            robust=float(np.sqrt(np.median(square[good] / noise[good]))),
+        )
+        for name, square in sample.squares.items()
+        if name != "noisy"
+        for ratio in [np.sqrt((counts @ square) / (counts @ noise))]
+    }
+
+
+def _counts(n: int, seed: int, resamples: int) -> Array:
+    """How often each of n spectra is in a sample: once, and in resamples with replacement."""
     rng = np.random.default_rng(seed)
-    n = len(sample.truth)
-    # The first row is the sample itself; the rest draw n spectra with replacement.
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     times = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
-    counts: Array = np.vstack([np.ones(n), times]).astype(np.float64)
-    return {name: _of_index(sample, column, counts) for column, name in enumerate(sample.names)}
+    return np.vstack([np.ones(n), times]).astype(np.float64)
 
 
 def _of_index(sample: Sample, column: int, counts: Array) -> Statistics:

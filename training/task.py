@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from training.augment import Augment
 from training.batches import Batches
 from training.frame import Frame
 from training.recipe import ModelCard
@@ -16,7 +17,13 @@ from training.source import SpectraSource
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A model, spectra and rows; it travels to the workers."""
+    """A model, spectra and rows; it travels to the workers.
+
+    Raises
+    ------
+    ValueError
+        When the card's loss and its target do not go together.
+    """
 
     card: ModelCard
     "The model and how it learns."
@@ -29,6 +36,14 @@ class Task:
     val: NDArray[np.int64]
     "Rows to watch; may be none."
 
+    def __post_init__(self) -> None:
+        if self.card.augment.exact and self.card.options.get("loss") == "gaussian":
+            raise ValueError(
+                f"loss 'gaussian' with target {self.card.augment.target!r}: it takes the target's "
+                "noise out of what the model says of its own error, and this one has none; use "
+                "another loss, or target 'input' with noise 'split'"
+            )
+
     @property
     def digest8(self) -> str:
         """Of everything that the result depends on, but the number of epochs: more may follow."""
@@ -36,6 +51,8 @@ class Task:
         if fit["schedule"] != "onecycle":
             del fit["epochs"]
         said = [self.card.model, self.card.options, fit, self.frame.label, self.source.identity]
+        if self.card.augment != Augment():
+            said.append(self.card.augment.model_dump(mode="json"))
         found = hashlib.blake2b(json.dumps(said, sort_keys=True).encode())
         for rows in (self.train, self.val):
             found.update(np.asarray(rows, dtype="<i8").tobytes() + b"|")
@@ -54,9 +71,11 @@ class Task:
             rows=rows,
             frame=self.frame,
             batch_size=self.card.fit.batch_size,
+            augment=self.card.augment,
             seed=self.card.fit.seed,
             rank=rank,
             world=world,
             drop_last=which == "train" and by_gradient and world > 1,
             shuffle=which == "train",
+            fixed=which == "val",
         )

@@ -4,11 +4,13 @@ Survey, verdict and reference draw from streams of their own: nothing is shared 
 Wrong redshifts and odd galaxies stay in, as a survey has them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,9 +18,10 @@ from storage.grid import Grid
 from storage.mock import Mock
 from training.apply import apply
 from training.batch import Batch
-from training.frame import Frame
+from training.frame import Frame, Mapper
+from training.library import WIDTH, Library
 from training.model import Denoiser
-from training.reference import Linear
+from training.reference import Linear, Reference
 from training.statistics import Array, Sample
 
 BINS: dict[str, tuple[float, float] | None] = {
@@ -31,19 +34,44 @@ BINS: dict[str, tuple[float, float] | None] = {
 "Ranges of S/N per pixel in g; None is the survey's own distribution."
 COMPLETE = 0.99
 "Share of the frame that a noiseless spectrum must cover to teach the reference."
-
-Reference = Callable[[Tensor, Tensor], Tensor]
-"Flux (N, P) from x (N, P) and weight (N, P)."
+PART = 2048
+"Noiseless spectra that a library draws at a time."
 
 
 class Measure(Protocol):
-    """Indices of spectra on the rest-frame axis of a frame."""
+    """Indices of spectra on the axis of a frame."""
 
     def __call__(
-        self, wavelength: NDArray[np.float64], flux: Tensor, ivar: Tensor | None
+        self,
+        wavelength: NDArray[np.float64],
+        flux: Tensor,
+        ivar: Tensor | None,
+        z: Tensor | None = None,
     ) -> Tensor | NDArray[Any]:
-        """Values (N, I) of flux (N, P); NaN where ivar leaves too little; None: all is there."""
+        """Values (N, I) of flux (N, P); NaN where ivar leaves too little; None: all is there.
+
+        z (N,) is the redshift that lines have on the axis; None: they are at rest.
+        """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """Noiseless spectra, put on the frame when asked for: all bins share one copy of them."""
+
+    mapper: Mapper
+    flux: Tensor
+    "(N, L) float32 observed."
+    z: NDArray[np.float64]
+    "(N,) as the survey gives it in this bin, right or wrong."
+    ebv: NDArray[np.float64]
+
+    def on(self, scale: Tensor | None = None) -> Batch:
+        """On the frame; x in units of scale (N,), of their own mean flux unless given."""
+        batch = self.mapper.to(self.flux, torch.ones_like(self.flux), self.z, self.ebv)
+        if scale is None:
+            return batch
+        return replace(batch, x=batch.x * (batch.scale / scale)[:, None], scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +80,18 @@ class Exposure:
 
     batch: Batch
     "What the model sees."
+    clean: Clean
+    "What it should say."
     snr: float
     "Median S/N per pixel in g."
     noisy: Array
     "(N, I) indices of it."
     references: Mapping[str, Array]
     "(N, I) indices of what each reference makes of it."
+    squares: Mapping[str, Array]
+    "(N,) squared distance of 'noisy' and of each reference from the truth, over good pixels."
+    draws: Mapping[str, float]
+    "By reference that has them: the median effective number of draws behind a row."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +99,7 @@ class Trials:
     """The same N objects at several S/N, and how they are measured."""
 
     wavelength: NDArray[np.float64]
-    "(P,) rest-frame axis of the frame, vacuum A."
+    "(P,) axis of the frame, vacuum A."
     names: tuple[str, ...]
     "I indices."
     measure: Measure
@@ -84,18 +118,34 @@ def linear(mock: Mock, frame: Frame, grid: Grid, n: int, seed: int, components: 
     ValueError
         When too few of them cover the frame.
     """
-    truth = mock.truth(n, grid, seed, "reference")
-    flux = truth["flux"].to_numpy()
-    batch = frame.on(grid).to(
-        flux, np.ones_like(flux), truth["z"].to_numpy(), truth["ebv"].to_numpy()
-    )
-    complete = batch.ok & (batch.missing <= 1 - COMPLETE)
-    if int(complete.sum()) < components:
+    complete = _complete(mock, frame, grid, n, seed, "reference")
+    if len(complete) < components:
         raise ValueError(
-            f"linear reference: {int(complete.sum())} of {n} mock spectra cover the frame "
+            f"linear reference: {len(complete)} of {n} mock spectra cover the frame "
             f"{frame.label}, expected {components} or more; draw more, or mock other redshifts"
         )
-    return Linear.learn(batch.x[complete], components, seed)
+    return Linear.learn(complete, components, seed)
+
+
+def library(
+    mock: Mock, frame: Frame, grid: Grid, n: int, seed: int, of: Linear, width: float = WIDTH
+) -> Library:
+    """The library of n noiseless spectra of a mock, in the components of its linear reference."""
+
+    def parts() -> Iterator[Tensor]:
+        for part, first in enumerate(range(0, n, PART)):
+            yield _complete(mock, frame, grid, min(PART, n - first), seed, f"library-{part}")
+
+    return Library.learn(of, parts(), width)
+
+
+def _complete(mock: Mock, frame: Frame, grid: Grid, n: int, seed: int, stream: str) -> Tensor:
+    """Those of n noiseless spectra that cover the frame, on it."""
+    truth = mock.truth(n, grid, seed, stream)
+    flux = torch.from_numpy(truth["flux"].to_numpy())
+    place = truth["z"].to_numpy(), truth["ebv"].to_numpy()
+    batch = frame.on(grid).to(flux, torch.ones_like(flux), *place)
+    return batch.x[batch.ok & (batch.missing <= 1 - COMPLETE)]
 
 
 def trial(
@@ -124,27 +174,18 @@ def trial(
         `BINS` unless given.
     """
     drawn = mock.truth(n, grid, seed, "verdict")
-    noiseless = drawn["flux"].to_numpy()
-    mapper, wavelength = frame.on(grid), frame.grid.wavelength
+    flux = torch.from_numpy(drawn["flux"].to_numpy())
+    mapper = frame.on(grid)
     truth: dict[str, Array] = {}
     exposures: dict[str, Exposure] = {}
     for name, snr_g in (BINS if bins is None else bins).items():
         seen = mock.observe(drawn, grid, seed, f"verdict-{name}", snr_g)
-        place = seen["z"].to_numpy(), seen["ebv"].to_numpy()
-        clean = mapper.to(noiseless, np.ones_like(noiseless), *place)
-        truth[name] = _values(measure(wavelength, clean.x, clean.weight))
-        batch = mapper.to(seen["flux"].to_numpy(), seen["ivar"].to_numpy(), *place)
-        exposures[name] = Exposure(
-            batch=batch,
-            snr=float(np.nanmedian(seen["snr_g"].to_numpy())),
-            noisy=_values(measure(wavelength, batch.x, batch.weight)),
-            references={
-                key: _values(measure(wavelength, reference(batch.x, batch.weight), None))
-                for key, reference in references.items()
-            },
-        )
+        clean = Clean(mapper=mapper, flux=flux, z=seen["z"].to_numpy(), ebv=seen["ebv"].to_numpy())
+        noiseless = clean.on()
+        truth[name] = _indices(measure, clean, noiseless.x, noiseless.weight)
+        exposures[name] = _exposure(seen, clean, measure, references)
     return Trials(
-        wavelength=wavelength,
+        wavelength=frame.grid.wavelength,
         names=tuple(names),
         measure=measure,
         truth=truth,
@@ -152,20 +193,58 @@ def trial(
     )
 
 
+def _exposure(
+    seen: xr.Dataset,
+    clean: Clean,
+    measure: Measure,
+    references: Mapping[str, Reference],
+) -> Exposure:
+    flux, ivar = seen["flux"].to_numpy(), seen["ivar"].to_numpy()
+    batch = clean.mapper.to(flux, ivar, clean.z, clean.ebv)
+    due = clean.on(batch.scale).x
+    answers = {name: ask(batch.x, batch.weight) for name, ask in references.items()}
+    made = {name: answer.flux for name, answer in answers.items()}
+    return Exposure(
+        batch=batch,
+        clean=clean,
+        snr=float(np.nanmedian(seen["snr_g"].to_numpy())),
+        noisy=_indices(measure, clean, batch.x, batch.weight),
+        references={name: _indices(measure, clean, x) for name, x in made.items()},
+        squares={name: _squares(x, due, batch) for name, x in {"noisy": batch.x, **made}.items()},
+        draws={n: float(a.draws.median()) for n, a in answers.items() if a.draws is not None},
+    )
+
+
 def examine(model: Denoiser, trials: Trials, device: str = "cpu") -> dict[str, Sample]:
     """What a model makes of the trials, for `verdict.judge`; the model is left in eval mode."""
     model.eval().to(device)
-    return {
-        name: Sample(
-            names=trials.names,
-            snr=seen.snr,
-            truth=trials.truth[name],
-            noisy=seen.noisy,
-            output=_values(trials.measure(trials.wavelength, apply(model, seen.batch).flux, None)),
-            references=seen.references,
-        )
-        for name, seen in trials.exposures.items()
-    }
+    return {name: _sample(model, trials, name) for name in trials.exposures}
+
+
+def _sample(model: Denoiser, trials: Trials, name: str) -> Sample:
+    seen = trials.exposures[name]
+    flux = apply(model, seen.batch).flux
+    due = seen.clean.on(seen.batch.scale).x
+    return Sample(
+        names=trials.names,
+        snr=seen.snr,
+        truth=trials.truth[name],
+        noisy=seen.noisy,
+        output=_indices(trials.measure, seen.clean, flux),
+        references=seen.references,
+        squares={**seen.squares, "output": _squares(flux, due, seen.batch)},
+        draws=seen.draws,
+    )
+
+
+def _indices(measure: Measure, clean: Clean, flux: Tensor, ivar: Tensor | None = None) -> Array:
+    frame = clean.mapper.frame
+    return _values(measure(frame.grid.wavelength, flux, ivar, frame.z_seen(torch.tensor(clean.z))))
+
+
+def _squares(flux: Tensor, due: Tensor, batch: Batch) -> Array:
+    """Squared distance (N,) of spectra from what they should be, where there is data."""
+    return _values(((flux - due).square() * (batch.weight > 0)).sum(1))
 
 
 def _values(measured: Tensor | NDArray[Any]) -> Array:

@@ -6,8 +6,8 @@ Per index and bin of S/N, on spectra it has never seen (Delta is a population st
   below .8 noise: "copies the noise";
 - trivial: Delta_O < .9 of the scatter of the truth, wherever the reference is too, or it "paints
   the average galaxy";
-- reference: Delta_O <= 1.5 of the best reference (1.25 is good, 1 the limit), or it is
-  "undertrained or unsuited";
+- reference: Delta_O <= 1.5 of the best reference (1.25 is good, 1 the limit of linear ones), or it
+  is "undertrained or unsuited"; the best is the linear one, or a library where the card has one;
 - calibration: the slope of truth on output is 1 within .05 (.10 below 6,000 training spectra) plus
   what the reference departs by, or it is "miscalibrated": where errors are not what the survey
   says they are, nobody's slope is 1;
@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from training.statistics import Number, Sample, Statistics, statistics
+from training.statistics import Number, Sample, Statistics, rms, statistics
 
 DECISIVE = ("2-3", "5-6")
 "Bins that fail a model; S/N per pixel in g."
@@ -87,6 +87,12 @@ class Verdict(_Record):
     "By bin and index."
     findings: tuple[Finding, ...]
     "All tests, in the order in which they name the cause."
+    rms: dict[str, dict[str, Number]] = Field(default_factory=dict)
+    """By bin, of 'output' and each reference: root mean square distance from the noiseless spectra
+    over that of the noisy ones."""
+    draws: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """By bin and library: the median effective number of noiseless draws behind its answers.
+    Below `training.library.LEAST` it was no reference, and gave the linear answer."""
 
     @property
     def floor(self) -> float | None:
@@ -158,6 +164,8 @@ def judge(
         n_train=n_train,
         statistics=found,
         findings=findings,
+        rms={name: rms(sample, seed) for name, sample in samples.items() if sample.squares},
+        draws={name: dict(sample.draws) for name, sample in samples.items() if sample.draws},
     )
 
 

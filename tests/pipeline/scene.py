@@ -54,13 +54,13 @@ def card_of(folder: Path, *routes: dict[str, str], **tables: Any) -> Card:
     )
 
 
-def factors(path: str, components: int = 4) -> tuple[ModelCard, Denoiser]:
+def factors(path: str, components: int = 4, frame: Frame = FRAME) -> tuple[ModelCard, Denoiser]:
     """A ppca whose mean and loadings are the principal components of the noiseless spectra."""
     ds = Survey.open(path).dataset(SPECTRA).isel(spectrum=slice(0, 200))
     flux, z, ebv = (ds[name].to_numpy() for name in ("model", "z", "ebv"))
-    batch = FRAME.on(GRID).to(flux, np.ones_like(flux), z, ebv)
+    batch = frame.on(GRID).to(flux, np.ones_like(flux), z, ebv)
     made = ModelCard(model="ppca", options={"components": components})
-    model = made.build(FRAME.grid.size)
+    model = made.build(frame.grid)
     mean = batch.x.mean(0)
     _, widths, vectors = torch.linalg.svd(batch.x - mean, full_matrices=False)
     loading = vectors[:components].T * widths[:components] / len(flux) ** 0.5
@@ -80,7 +80,7 @@ def save(
     """A checkpoint and its alias, as train leaves them; a filter where no model is given."""
     if made is None:
         plain = ModelCard(model="butterworth", options=options)
-        made = plain, plain.build(frame.grid.size)
+        made = plain, plain.build(frame.grid)
     about = checkpoint.Card(
         model=made[0].model,
         options=made[0].options,

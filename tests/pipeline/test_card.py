@@ -49,6 +49,14 @@ def test_a_setting_replaces_one_value(tmp_path: Path) -> None:
         (MINIMAL + "[split.shares]\ntrain = 0.9\n", r"train \+ val \+ calib \+ test is 1.2"),
         (MINIMAL + "[simulate]\nmock = 'mock-v1'\nn = -3\n", "greater than 0, found -3"),
         ("[run]\ndir = 'x'\n", "survey: Field required"),
+        (
+            MINIMAL + "[sample]\nstep = {}\n",
+            r"unknown key 'step' in \[sample\]; did you mean 'steps'\?",
+        ),
+        (
+            MINIMAL + "[tune]\nmodel = 'a'\n[tune.ranges]\nx = { choise = [1] }\n",
+            r"unknown key 'choise' in \[tune.ranges.x\]",
+        ),
         (MINIMAL + "[[train.model]]\nname='a'\n[[train.model]]\nname='a'\n", "names must differ"),
         ("[run\n", "not TOML"),
     ],
@@ -63,6 +71,14 @@ def test_a_setting_of_an_unknown_key_is_refused(tmp_path: Path) -> None:
         load(write(tmp_path, MINIMAL), ["run.seeed=1"])
     with pytest.raises(CardError, match=r"expected table\.key=value"):
         load(write(tmp_path, MINIMAL), ["seed"])
+
+
+def test_a_range_of_a_search_may_have_the_name_of_any_key(tmp_path: Path) -> None:
+    tables = "[[train.model]]\nname = 'a'\n[tune]\nmodel = 'a'\n[tune.ranges]\n"
+    ranges = "'options.dropout' = { choice = [0.1, 0.5] }\n'fit.lr' = { log = [1e-5, 1e-3] }\n"
+    tune = load(write(tmp_path, MINIMAL + tables + ranges)).tune
+    assert tune is not None
+    assert set(tune.ranges) == {"options.dropout", "fit.lr"}
 
 
 def test_a_missing_card_says_how_to_make_one(tmp_path: Path) -> None:

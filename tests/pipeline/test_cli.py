@@ -17,7 +17,7 @@ from storage.names import shelf
 from storage.readers import sdss
 from storage.store import Survey, exists
 from tests.pipeline.runs import specmill
-from tests.pipeline.scene import SPECTRA, ingested
+from tests.pipeline.scene import SPECTRA, ingested, save
 from tests.storage.sdss_mock import mock
 
 SDSS = sdss.build()
@@ -26,6 +26,7 @@ VERBS = {
     *(*ORDER, "run", "init", "query", "status", "history", "tag", "expire", "migrate", "verify"),
     *("join", "export", "import", "doctor", "submit", "jobs", "list", "reprocess", "compare"),
     *("denoise", "measure", "coverage", "release", "rederive"),
+    *("sample", "tune", "leaderboard", "outside"),
 }
 
 
@@ -95,6 +96,7 @@ def test_every_verb_says_what_it_takes(command: Command, verb: str) -> None:
         ("indices", index.names()),
         ("backends", shelf("deploy.backends")),
         ("mocks", shelf("storage.mocks")),
+        ("samples", [file.stem for file in (CARDS / "samples").glob("*.toml")]),
     ],
 )
 def test_a_shelf_is_listed_by_the_names_that_cards_use(
@@ -106,6 +108,32 @@ def test_a_shelf_is_listed_by_the_names_that_cards_use(
     assert set(expected) <= words
     if what == "models":
         assert re.search(r"ppca .*\d{2,3},\d{3}", said.out)
+
+
+def test_the_models_of_a_run_are_listed_with_what_they_are_worth(
+    command: Command, card: Path, tmp_path: Path
+) -> None:
+    save(tmp_path, "low")
+    save(tmp_path, "unjudged", verdict=None, cutoff=0.5)
+    said = command("list", "models", "--card", str(card))
+    assert said.status == OK
+    words = " ".join(re.sub("[│|]", " ", said.out).split())
+    assert "low" in words
+    assert "passes" in words
+    assert "unjudged" in words
+    assert "missing" in words
+
+
+def test_a_sample_is_shown_cut_by_cut(command: Command, card: Path, tmp_path: Path) -> None:
+    ingested(tmp_path, 80)
+    strata = "sample.strata={by = 'z', edges = [0.0, 0.08, 1.0], each = 7}"
+    said = command("sample", str(card), "--set", strata)
+    assert said.status == OK
+    lines = [re.sub(r"\s+", " ", line).strip() for line in said.out.splitlines()]
+    assert "sky objects no sky fibre, no standard star 79 78 98.7" in lines
+    assert any(line.startswith("strata 7 a bin of z 77 14") for line in lines)
+    assert any(re.fullmatch(r"0 0\.08 \d+ 7", line) for line in lines)
+    assert lines[-1].startswith("14 spectra: train")
 
 
 def test_init_writes_a_card_that_is_valid_and_never_over_another(
@@ -134,6 +162,10 @@ def test_init_writes_a_card_that_is_valid_and_never_over_another(
             "unknown key 'sead' in [run]; did you mean 'seed'",
         ),
         (("simulate", "CARD"), "the card has no table for simulate; add one"),
+        (("list", "mocks", "--card", "CARD"), "list mocks --card: only models are of a card"),
+        (("tune", "CARD"), "the card has no table for tune; add [tune]"),
+        (("leaderboard", "CARD"), "no model with a verdict; `specmill train CARD` makes them"),
+        (("sample", "CARD"), "no survey store here; `specmill ingest` makes one"),
         (("list", "planets"), "nothing to list by 'planets' (there: readers, models"),
         (("submit", "fly", "CARD"), "'fly' is no stage (there: run, simulate"),
         (("submit", "run", "CARD", "--backend", "slrum"), "did you mean 'slurm'?"),

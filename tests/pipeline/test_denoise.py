@@ -22,7 +22,6 @@ from storage.writer import writing
 from tests.pipeline.scene import FOOTPRINT, POOR, SPECTRA, card_of, factors, ingested, save
 from tests.pipeline.stores import CONFIG, FRAME, GRID
 from training import checkpoint
-from training.frame import Frame
 
 pytestmark = pytest.mark.cluster
 
@@ -277,15 +276,6 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"content was changed or cut short: copy or train it"):
         denoise(card, client)
     assert Survey.open(card.store).snapshot == before
-
-
-def test_a_checkpoint_of_another_frame_is_refused(tmp_path: Path, client: Client) -> None:
-    other = Frame(window=(6000, 6400))
-    ingested(tmp_path, 80)
-    save(tmp_path, "filter", frame=other)
-    card = card_of(tmp_path, {"model": "filter"})
-    with pytest.raises(ValueError, match=f"trained on frame {other.label}, .* on {FRAME.label}"):
-        denoise(card, client)
 
 
 def test_a_survey_that_is_not_ingested_whole_is_refused(tmp_path: Path, client: Client) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from pipeline.card import Card, CardError, TrainModel
-from pipeline.train import is_done, model_card, sample, tasks, train
+from pipeline.sample import sample
+from pipeline.train import is_done, model_card, tasks, train
 from storage.schema import ObjectType, Split, Status
 from storage.store import Survey
 from storage.writer import writing
 from tests.pipeline.scene import SPECTRA, card_of, ingested
 from training import checkpoint, fit, registry
+from training.frames import named
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +93,16 @@ def test_a_survey_that_is_not_ingested_whole_teaches_nobody(tmp_path: Path) -> N
         writer.commit("broken off")
     with pytest.raises(ValueError, match="not ingested whole; `specmill ingest CARD` goes on"):
         tasks(taught(tmp_path))
+
+
+def test_a_model_sees_its_own_frame_or_that_of_the_run(tmp_path: Path) -> None:
+    ingested(tmp_path, 80)
+    own = {"name": "low", "card": "butterworth", "overrides": {"frame": "s23"}}
+    found = tasks(taught(tmp_path, MODELS[0], own))
+    assert {name: task.frame.name for name, task in found.items()} == {"mean": "fs", "low": "s23"}
+    wrong = {**own, "overrides": {"frame": "s24"}}
+    with pytest.raises(ValueError, match=r"frame 's24' is unknown; .*did you mean 's23'"):
+        tasks(taught(tmp_path, wrong))
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +213,21 @@ def test_a_checkpoint_that_was_removed_is_made_again(twice: tuple[Card, Card]) -
     assert not is_done(taught(folder))
     aside.rename(path)
     assert is_done(taught(folder))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_each_model_is_trained_and_judged_on_its_own_frame(tmp_path: Path) -> None:
+    ingested(tmp_path, 200)
+    own = {"name": "low", "card": "butterworth", "overrides": {"frame": "s23"}}
+    card = taught(tmp_path, MODELS[0], own)
+    train(card)
+    for alias, frame in (("mean", "fs"), ("low", "s23")):
+        found = checkpoint.load(registry.resolve(card.checkpoints, alias))
+        assert found.frame == named(frame)
+        assert found.verdict is not None
+        assert found.card.training["metrics"].keys() <= {"best_epoch", "best_val", "train", "val"}
+    assert is_done(card)
 
 
 @pytest.mark.ray

@@ -16,8 +16,17 @@ GRID = Grid(kind="linear", start=4000, step=5, size=PIXELS)
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {"widths": [PIXELS, 40, 10, 40, PIXELS]},
+    "windows": {"windows": [[4000, 4200], [4600, 4800]], "branch": [20, 12], "trunk": [24, 32]},
     "ppca": {"components": 5},
+    "mppca": {"components": 5, "kinds": 3, "plain": 2},
     "pca": {"components": 5},
+    "wiener": {"components": 5},
+    "ae": {"latent": 4, "units": [64, 32], "dropout": 0.1},
+    "vae": {"latent": 4, "units": [64, 32], "dropout": 0.1},
+    "dae": {"hidden": [64, 24, 64], "output": "linear"},
+    "unet": {"filters": 8, "levels": 2, "output": "linear"},
+    "spender": {"filters": [8, 12, 16], "encoder": [12], "decoder": [12, 16], "lsf": 3},
+    "ensemble": {"model": "dense", "options": {"widths": [PIXELS, 10, PIXELS]}, "members": 2},
 }
 "What build() takes on `GRID`, by model; a model that is not here is built as it is."
 

@@ -1,5 +1,7 @@
 """Batches give every row once, in an order that the seed alone decides."""
 
+import gc
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +123,72 @@ def test_a_failing_source_is_heard() -> None:
                 batch_size=2,
             ).epoch(0)
         )
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_goes_on_at_any_batch(world: int, shuffle: bool) -> None:
+    given = batches(n=97, rank=world - 1, world=world, batch_size=7, shuffle=shuffle)
+    complete = list(given.epoch(2))
+    for first in range(len(complete) + 2):
+        rest = list(given.epoch(2, first))
+        assert len(rest) == max(len(complete) - first, 0)
+        for actual, expected in zip(rest, complete[first:], strict=True):
+            assert torch.equal(actual.scale, expected.scale)
+            assert torch.equal(actual.x, expected.x)
+
+
+def test_chunks_that_only_earlier_batches_need_are_not_read() -> None:
+    given = batches(memory_bytes=0)
+    # Windows of 4 chunks of 10 rows: batch 5 begins at row 80, in the third.
+    assert len(rows(given, 0)[80:]) == sum(len(batch.x) for batch in given.epoch(0, 5))
+    once = batches(memory_bytes=0)
+    rest = [round(float(s)) - 1 for batch in once.epoch(0, 5) for s in batch.scale]
+    assert rest == rows(given, 0)[80:]
+    assert {first // 10 for first, _ in once.source.reads} == {row // 10 for row in rest}
+    assert sum(once.source.reads.values()) == 2
+    assert list(once.epoch(0, 7)) == []
+
+
+def held() -> float:
+    """Chunks in memory: tensors of 10 or 20 rows of the frame, each of two a chunk."""
+    row, found = FRAME.grid.size * 4, {}
+    for thing in gc.get_objects():
+        # Not isinstance: it asks what other libraries keep for its class, and they warn.
+        if type(thing) is torch.Tensor and thing.ndim == 2:
+            storage = thing.untyped_storage()
+            if storage.nbytes() in (10 * row, 20 * row):
+                found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values()) / (2 * 10 * row)
+
+
+def test_a_few_chunks_are_in_memory_and_never_the_survey() -> None:
+    given = batches(2000, memory_bytes=0, window=2, batch_size=5)
+    before, most, ahead, seen = held(), 0.0, 0, 0
+    for number, batch in enumerate(given.epoch(0)):
+        seen += len(batch.x)
+        ahead = max(ahead, 10 * given.source.reads.total() - seen)
+        if number % 80 == 3:
+            most = max(most, held() - before)
+    # Three windows of two chunks of 200, and the chunk that is being read.
+    assert 2 <= most <= 7
+    # What is read ahead is the window after the one that is given.
+    assert ahead <= 4 * 10
+    chunk = 2 * 10 * FRAME.grid.size * 4
+    kept = batches(2000, memory_bytes=50 * chunk, window=2)
+    rows(kept, 0)
+    assert 45 <= len(kept._kept) <= 50
+
+
+def test_the_next_window_is_read_before_it_is_asked_for() -> None:
+    given = batches(memory_bytes=0, window=2)
+    running = given.epoch(0)
+    next(running)
+    for _ in range(1000):
+        if given.source.reads.total() == 4:
+            break
+        time.sleep(0.01)
+    assert given.source.reads.total() == 4
 
 
 def test_a_store_is_read_at_its_snapshot(tmp_path: Path) -> None:

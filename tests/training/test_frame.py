@@ -326,13 +326,13 @@ def test_label_is_the_digest_of_the_frame_as_json() -> None:
 
 
 def test_digest_is_the_same_in_another_process() -> None:
-    code = "from training.frame import named; print(named('fs').digest8)"
+    code = "from training.frames import named; print(named('fs').digest8)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == FRAME.digest8
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="frame 'uv' is unknown; known: fs"):
+    with pytest.raises(ValueError, match="frame 'uv' is unknown; known: desi, fs, s23"):
         named("uv")
 
 

@@ -30,7 +30,7 @@ def test_it_is_the_wiener_estimator() -> None:
     noisy = clean[:300] + sigma * rng.normal(size=sigma.shape)
     weight = np.where(rng.random(sigma.shape) < 0.1, 0.0, sigma**-2)
     given = (torch.tensor(array, dtype=torch.float32) for array in (noisy, weight))
-    actual = learnt(*given).numpy()
+    actual = learnt(*given).flux.numpy()
     for row in range(0, 300, 37):
         seen = weight[row] > 0
         part = covariance[np.ix_(seen, seen)] + np.diag(1 / weight[row, seen])
@@ -43,8 +43,8 @@ def test_without_data_it_says_the_mean() -> None:
     clean, mean, _ = population(200, seed=3)
     learnt = Linear.learn(torch.tensor(clean, dtype=torch.float32), components=COMPONENTS)
     nothing = torch.zeros(2, PIXELS)
-    np.testing.assert_allclose(learnt(nothing, nothing), [mean, mean], atol=1e-5)
-    assert learnt(nothing[:0], nothing[:0]).shape == (0, PIXELS)
+    np.testing.assert_allclose(learnt(nothing, nothing).flux, [mean, mean], atol=1e-5)
+    assert learnt(nothing[:0], nothing[:0]).flux.shape == (0, PIXELS)
 
 
 def test_components_are_those_of_the_population() -> None:
@@ -54,6 +54,16 @@ def test_components_are_those_of_the_population() -> None:
     np.testing.assert_allclose(basis.T @ basis, covariance, atol=1e-4)
     gram = basis @ basis.T
     np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-4)
+
+
+def test_what_is_encoded_is_decoded() -> None:
+    clean = torch.tensor(population(200, seed=7)[0], dtype=torch.float32)
+    learnt = Linear.learn(clean, components=COMPONENTS)
+    latent = learnt.encode(clean)
+    torch.testing.assert_close(learnt.decode(latent), clean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        latent.var(0, correction=0), torch.ones(COMPONENTS), atol=1e-3, rtol=0
+    )
 
 
 def test_same_seed_same_reference() -> None:

@@ -1,5 +1,7 @@
 """Trials on a linear-Gaussian stand-in for a mock: the reference must come out as the limit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,11 @@ from storage.grid import Grid
 from storage.mock import generator
 from training.frame import Frame
 from training.model import Denoiser, Output
-from training.trials import Reference, Trials, examine, linear, trial
+from training.reference import Linear
+from training.trials import Trials, examine, library, linear, trial
 from training.verdict import judge
+
+Function = Callable[[Tensor, Tensor], Tensor]
 
 GRID = Grid(kind="linear", start=4000.0, step=2.0, size=400)
 FRAME = Frame(
@@ -62,7 +67,9 @@ class Toy:
         )
 
 
-def measure(wavelength: np.ndarray, flux: Tensor, ivar: Tensor | None) -> Tensor:
+def measure(
+    wavelength: np.ndarray, flux: Tensor, ivar: Tensor | None, z: Tensor | None = None
+) -> Tensor:
     """Two linear indices, of pixels with data."""
     good = torch.ones_like(flux) if ivar is None else (ivar > 0).float()
     ramp = torch.linspace(-1, 1, 100)
@@ -79,7 +86,7 @@ class Mapped(Denoiser):
 
     fit = "none"
 
-    def __init__(self, function: Reference) -> None:
+    def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
         self.dropout = nn.Dropout(0.5)
@@ -89,12 +96,12 @@ class Mapped(Denoiser):
 
 
 @pytest.fixture(scope="module")
-def reference() -> Reference:
+def reference() -> Linear:
     return linear(Toy(), FRAME, GRID, n=500, seed=1, components=6)
 
 
 @pytest.fixture(scope="module")
-def trials(reference: Reference) -> Trials:
+def trials(reference: Linear) -> Trials:
     return trial(
         Toy(),
         FRAME,
@@ -123,14 +130,60 @@ def test_the_bins_show_one_population_with_noise_of_their_own(trials: Trials) ->
     assert wide / narrow == pytest.approx(5.5 / 2.5, rel=0.15)
 
 
-def test_the_posterior_mean_passes_next_to_the_reference(
-    trials: Trials, reference: Reference
-) -> None:
-    verdict = judge(examine(Mapped(reference), trials), n_train=500)
+def test_the_posterior_mean_passes_next_to_the_reference(trials: Trials, reference: Linear) -> None:
+    verdict = judge(
+        examine(Mapped(lambda x, weight: reference(x, weight).flux), trials), n_train=500
+    )
     assert verdict.passed, verdict.reason
     # The reference also knows that rebinned noise is correlated.
     worth = [s.worth.value for found in verdict.statistics.values() for s in found.values()]
     assert 0.99 < np.mean(worth) < 1.1
+
+
+def test_the_full_spectrum_is_held_against_the_truth(trials: Trials, reference: Linear) -> None:
+    verdict = judge(
+        examine(Mapped(lambda x, weight: reference(x, weight).flux), trials), n_train=500
+    )
+    assert verdict.rms.keys() == BINS.keys()
+    found = verdict.rms["5-6"]
+    # Three components at two redshifts are six numbers, of 294 pixels.
+    assert found["linear"].value == pytest.approx(np.sqrt(6 / 294), rel=0.15)
+    assert found["output"] == found["linear"]
+    copied = judge(examine(Mapped(lambda x, weight: x), trials), n_train=500)
+    assert copied.rms["5-6"]["output"].value == pytest.approx(1, abs=0.02)
+
+
+def test_the_truth_is_on_the_scale_of_the_noisy_spectrum(trials: Trials) -> None:
+    seen = trials.exposures["2-3"]
+    due = seen.clean.on(seen.batch.scale)
+    good = seen.batch.weight > 0
+    pull = ((seen.batch.x - due.x) * seen.batch.weight.sqrt())[good]
+    assert abs(float(pull.mean())) < 0.01
+    # On scales of their own both are 1 in the window, whatever its noise.
+    whole = good[:, 150:250].all(1)
+    window = (seen.batch.x - seen.clean.on().x)[whole, 150:250].mean(1)
+    assert float(window.abs().max()) < 1e-4
+
+
+def test_the_library_stands_beside_the_linear_reference(reference: Linear) -> None:
+    draws = library(Toy(), FRAME, GRID, n=3000, seed=1, of=reference, width=0.3)
+    assert draws.latents.shape == (3000, 6)
+    found = trial(
+        Toy(),
+        FRAME,
+        GRID,
+        n=100,
+        seed=1,
+        measure=measure,
+        names=NAMES,
+        references={"linear": reference, "library": draws},
+        bins={"5-6": (5.0, 6.0)},
+    )
+    verdict = judge(examine(Mapped(lambda x, weight: x), found), n_train=1)
+    assert verdict.draws["5-6"]["library"] > 0
+    assert "linear" not in verdict.draws["5-6"]
+    both = verdict.rms["5-6"]
+    assert both["library"].value == pytest.approx(both["linear"].value, rel=0.1)
 
 
 def test_a_copy_and_a_constant_fail_for_their_reasons(trials: Trials) -> None:

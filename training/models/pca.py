@@ -1,17 +1,25 @@
-"""PCA: projection on the principal components of the noisy training spectra."""
+"""PCA: projection on the principal components of the noisy training spectra.
+
+`weighted` lets every pixel count by the inverse of its noise (Delchambre 2015), in the components
+and in the projection: bright spectra then say more of the components, and gaps nothing. For equal
+weights it is the plain one.
+"""
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
-from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from storage.grid import Grid
 from training.batch import Batch
 from training.bridge import bridged
+from training.covariance import leading, plain, solved, weighted
 from training.model import Denoiser, Output
+from training.posterior import Gaussian, evidence, posterior
+
+RIDGE = 1e-6
+"Of the weighted projection, of coordinates of normalised flux: for spectra without data."
 
 
 class Options(BaseModel):
@@ -21,23 +29,29 @@ class Options(BaseModel):
 
     components: PositiveInt = 10
     "Directions kept."
+    weighted: bool = False
+    "Whether pixels count by their noise; otherwise all alike, missing ones as the frame fills."
 
 
 class PCA(Denoiser):
-    """Mean and leading eigenvectors of the covariance; missing pixels count as the frame fills."""
+    """Mean and leading eigenvectors of the covariance."""
 
     fit = "sums"
     mean: Tensor
     axes: Tensor
 
-    def __init__(self, pixels: int, components: int) -> None:
+    def __init__(self, pixels: int, options: Options) -> None:
         super().__init__()
+        self.options = options
         self.register_buffer("mean", torch.ones(pixels))
-        self.register_buffer("axes", torch.zeros(components, pixels))
+        self.register_buffer("axes", torch.zeros(options.components, pixels))
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Project x; the latents are its coordinates along the components, widest first."""
-        latent = (bridged(x, weight) - self.mean) @ self.axes.T
+        if self.options.weighted:
+            latent = self._nearest(x, weight)
+        else:
+            latent = (bridged(x, weight) - self.mean) @ self.axes.T
         return Output(flux=self.decode(latent), latent=latent)
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -50,33 +64,26 @@ class PCA(Denoiser):
         self.mean.copy_(first.x[first.ok].mean(0) if bool(first.ok.any()) else self.mean)
 
     def accumulate(self, batch: Batch) -> dict[str, Tensor]:
-        """Number, sum and outer products of the spectra about the mean so far."""
-        distance = (batch.x - self.mean)[batch.ok]
-        count = torch.tensor(len(distance), device=distance.device)
-        return {"count": count, "sum": distance.sum(0), "outer": distance.T @ distance}
+        """Number, sum and products of the spectra about the mean so far."""
+        distance = batch.x - self.mean
+        if self.options.weighted:
+            return weighted(distance, batch.weight.sqrt())
+        return plain(distance[batch.ok])
 
     def update(self, sums: dict[str, Tensor]) -> float:
         """Leading eigenvectors of the covariance; gives the variance that they leave."""
-        count = sums["count"].clamp(min=1)
-        move = sums["sum"] / count
-        covariance = (sums["outer"] / count - torch.outer(move, move)).cpu().numpy()
-        values, axes = _leading(covariance, len(self.axes))
+        move, covariance = solved(sums)
+        values, axes = leading(covariance, len(self.axes))
         self.mean += move.to(self.mean)
-        self.axes.copy_(torch.from_numpy(axes))
-        return float(np.trace(covariance) - values.sum())
+        self.axes.copy_(axes)
+        return float(covariance.trace().cpu() - values.sum())
 
-
-def _leading(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Largest eigenvalues, descending, and eigenvectors as rows, each with its largest entry > 0.
-
-    Lanczos takes a second where the full problem of 3800 pixels takes twenty; its start is fixed.
-    """
-    size = len(covariance)
-    values, vectors = eigsh(covariance, k=count, which="LA", v0=np.ones(size) / np.sqrt(size))
-    order = np.argsort(values)[::-1]
-    rows = vectors.T[order]
-    largest = np.take_along_axis(rows, np.abs(rows).argmax(1, keepdims=True), axis=1)
-    return values[order], np.ascontiguousarray(rows * np.sign(largest))
+    def _nearest(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The coordinates (N, S) of the least chi^2."""
+        flat = Gaussian.standard(len(self.axes), x.device)
+        flat = flat._replace(precision=RIDGE * flat.precision)
+        found = posterior(evidence(x, weight, self.mean, self.axes.T), flat)
+        return found.mean.to(x.dtype)
 
 
 def build(grid: Grid, **options: object) -> PCA:
@@ -87,7 +94,7 @@ def build(grid: Grid, **options: object) -> PCA:
     ValueError
         When an option is unknown, or there are as many components as pixels.
     """
-    components = Options.model_validate(options).components
-    if components >= grid.size:
-        raise ValueError(f"pca: {components} components of {grid.size} pixels; keep fewer")
-    return PCA(grid.size, components)
+    chosen = Options.model_validate(options)
+    if chosen.components >= grid.size:
+        raise ValueError(f"pca: {chosen.components} components of {grid.size} pixels; keep fewer")
+    return PCA(grid.size, chosen)

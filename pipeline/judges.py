@@ -1,0 +1,113 @@
+"""Judges: who says what the models of a card are worth, on mocks seen on the models' own frame."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from pipeline import index
+from pipeline.card import Card
+from pipeline.simulate import mock
+from pipeline.stage import config_of, grid_of
+from storage.grid import Grid, air_to_vacuum
+from storage.mock import Mock
+from storage.store import Survey
+from training import star_verdict
+from training.frame import Frame
+from training.frames import named
+from training.model import Denoiser
+from training.trials import Trials, examine, linear, trial
+from training.verdict import Verdict, judge
+
+INDICES = ("Dn4000", "HdeltaF", "Mgb")
+"What a verdict is about: the three indices of Camilleri et al. 2025, whatever a card measures."
+OTHERS = ("Hbeta", "Fe4383", "NaD", "TiO2", "Fe5709")
+"In the place of those that a frame does not reach, in this order."
+
+Judge = Callable[[Denoiser, int, Sequence[str]], Verdict]
+"The verdict on a model that learnt from so many spectra; these bins of S/N decide."
+
+
+def judge_of(card: Card, frame: Frame) -> Judge:
+    """Whoever judges models of a frame: the trials are drawn here, once for all of them.
+
+    Raises
+    ------
+    ValueError
+        When too few mock spectra lie on the frame, or none of the indices.
+    """
+    made, _ = mock(card.verdict.mock)
+    grid = grid_of(Survey.open(card.store), f"spectra/{config_of(card)}")
+    seed = card.run.seed
+    if are_stars(made, grid):
+        reference = linear(made, frame, grid, card.verdict.reference, seed)
+        stars = star_verdict.trial(made, frame, grid, reference, n=card.verdict.n, seed=seed)
+        return lambda model, rows, bins: star_verdict.judge(model, stars, rows, bins, seed)
+    trials = galaxies(card, made, frame, grid)
+    return lambda model, rows, bins: judge(examine(model, trials), rows, bins, seed)
+
+
+def galaxies(card: Card, made: Mock, frame: Frame, grid: Grid) -> Trials:
+    """Trials on a frame, with what the linear reference answers.
+
+    On observed wavelengths lines move, and a linear reference is no better there than the average
+    galaxy. So it answers at rest whatever the frame: the same objects, with the same noise.
+    """
+    names, n, seed = indices_on(frame), card.verdict.n, card.run.seed
+    rest = frame if frame.rest else _at_rest(card)
+    references = {"linear": linear(made, rest, grid, card.verdict.reference, seed)}
+    measure = partial(_measure, names)
+    drawn = partial(trial, made, grid=grid, n=n, seed=seed, measure=measure, names=names)
+    found = drawn(frame=rest, references=references)
+    if frame.rest:
+        return found
+    answers = {name: seen.references for name, seen in found.exposures.items()}
+    found = drawn(frame=frame, references={})
+    seen = {k: replace(v, references=answers[k]) for k, v in found.exposures.items()}
+    return replace(found, exposures=seen)
+
+
+def are_stars(made: Mock, grid: Grid) -> bool:
+    """Whether a mock is one of stars, by what it says of the first of them."""
+    first = made.observe(made.truth(1, grid, 0, "kind"), grid, 0, "kind")
+    return bool((first["class"] == "STAR").all())
+
+
+def indices_on(frame: Frame) -> tuple[str, ...]:
+    """The indices that judge models of a frame: `INDICES`, with `OTHERS` for those beyond it.
+
+    Raises
+    ------
+    ValueError
+        When the frame reaches none of them.
+    """
+    there = [name for name in (*INDICES, *OTHERS) if _lies_on(name, frame)]
+    if not there:
+        raise ValueError(
+            f"frame {frame.label}: none of {', '.join((*INDICES, *OTHERS))} lies on it; a verdict "
+            "on galaxies needs one"
+        )
+    return tuple(there[: len(INDICES)])
+
+
+def _at_rest(card: Card) -> Frame:
+    """The frame of the run, if that is at rest."""
+    of_run = named(card.frame.name)
+    return of_run if of_run.rest else named("fs")
+
+
+def _lies_on(name: str, frame: Frame) -> bool:
+    bands, edges = air_to_vacuum(index.find(name).bands), frame.grid.edges
+    return bool(bands.min() >= edges[0] and bands.max() <= edges[-1])
+
+
+def _measure(
+    names: Sequence[str],
+    wavelength: np.ndarray,
+    flux: Tensor,
+    ivar: Tensor | None,
+    z: Tensor | None = None,
+) -> Tensor:
+    return index.measure(wavelength, flux, ivar, names, z=z).value

@@ -1,0 +1,120 @@
+"""Outside its footprint: what follows from the bins, and what is written of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.card import Card
+from pipeline.card_outside import Outside
+from pipeline.outside import NUMBERS, PICTURE, outside, write
+from pipeline.places import Found, Place
+from tests.pipeline.scene import FOOTPRINT, card_of, save
+from training.verdict import REFERENCE
+
+PRESENT = {"z": (0.05, 0.1), "sigma_v": None, "snr": (3.0, 20.0)}
+
+
+def place(axis: str, low: float, high: float, worth: float | None) -> Place:
+    values = {} if worth is None else {"Dn4000": 1.0, "Mgb": worth}
+    return Place(
+        axis=axis,
+        low=low,
+        high=high,
+        name=f"{axis} {low}-{high}",
+        worth=values,
+        noise=values,
+        error=values,
+        why="" if values else "the frame is not covered",
+    )
+
+
+def found(*worths: float | None, axis: str = "z", **present: Any) -> Found:
+    """Bins of 0.05 that begin at 0."""
+    places = tuple(
+        place(axis, 0.05 * number, 0.05 * (number + 1), worth)
+        for number, worth in enumerate(worths)
+    )
+    return Found(path=Path("x"), present={**PRESENT, **present}, places=places)
+
+
+def test_the_worst_index_decides_a_bin() -> None:
+    assert place("z", 0, 1, REFERENCE).holds
+    assert not place("z", 0, 1, REFERENCE + 0.01).holds
+    assert not place("z", 0, 1, float("nan")).holds
+    assert not place("z", 0, 1, None).holds
+
+
+@pytest.mark.parametrize(
+    ("worths", "expected"),
+    [
+        ((1.0, 1.2, 1.4, 2.0), (0.0, 0.15)),
+        ((3.0, 1.2, 3.0, 1.0, 1.0), (0.05, 0.1)),
+        ((1.0, 3.0, 1.0, 1.0), None),
+        ((1.0, 1.0, None, 1.0), (0.0, 0.1)),
+        ((2.0, 2.0), None),
+    ],
+)
+def test_a_footprint_is_the_bins_around_it_without_a_gap(
+    worths: tuple[float | None, ...], expected: tuple[float, float] | None
+) -> None:
+    follows = found(*worths).follows["z"]
+    assert follows == (expected if expected is None else pytest.approx(expected))
+
+
+def test_without_a_footprint_the_longest_run_of_bins_follows() -> None:
+    follows = found(1.0, 2.0, 1.0, 1.0, axis="sigma_v").follows["sigma_v"]
+    assert follows == pytest.approx((0.1, 0.2))
+
+
+def test_what_was_found_is_written_as_json_and_drawn(tmp_path: Path) -> None:
+    places = (
+        *(place("z", 0.1 * n, 0.1 * (n + 1), 1.0 + n) for n in range(3)),
+        place("z", 0.3, 0.4, None),
+        *(place("sigma_v", 100 * n, 100 * (n + 1), float("nan")) for n in range(2)),
+        *(place("snr", 2**n, 2 ** (n + 1), 1.2) for n in range(3)),
+        place("survey", 0, 0, 9.0),
+    )
+    write(Found(path=tmp_path, present=PRESENT, places=places))
+    told = json.loads((tmp_path / NUMBERS).read_text())
+    assert told["present"]["z"] == [0.05, 0.1]
+    assert told["follows"] == {"z": [0.0, 0.1], "sigma_v": None, "snr": [1, 8]}
+    assert [one["holds"] for one in told["places"]][:4] == [True, False, False, False]
+    assert told["places"][4]["worth"]["Mgb"] is None
+    assert told["places"][3]["why"] == "the frame is not covered"
+    assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_edges_ascend() -> None:
+    with pytest.raises(ValueError, match=r"z = \[0.2, 0.1\]: expected two or more edges"):
+        Outside(z=(0.2, 0.1))
+    card = card_of(Path("x"), outside={"n": 17})
+    assert card.digest == card_of(Path("x")).digest
+
+
+def small(folder: Path, **table: Any) -> Card:
+    bins = {"z": (0.06, 0.1), "sigma_v": (150, 200), "snr": (5, 6), "n": 40, "reference": 200}
+    return card_of(folder, outside={**bins, **table})
+
+
+def test_a_mock_that_has_no_such_bins_is_named(tmp_path: Path) -> None:
+    save(tmp_path, "low")
+    with pytest.raises(ValueError, match=r"mock mock-v1 does not take .*; \[outside\] is for gal"):
+        outside(small(tmp_path, z=(0.3, 0.5)), "low")
+
+
+@pytest.mark.slow
+def test_a_filter_is_no_denoiser_anywhere(tmp_path: Path) -> None:
+    path = save(tmp_path, "low")
+    desi = {"name": "desi", "mock": "mock-desi", "reader": "desi"}
+    seen = outside(small(tmp_path, survey=[desi]), "low")
+    assert [one.axis for one in seen.places] == ["z", "sigma_v", "snr", "survey"]
+    for one in seen.places:
+        assert set(one.worth) == {"Dn4000", "HdeltaF", "Mgb"}
+        assert one.worth["Mgb"] > REFERENCE
+        assert one.noise["Mgb"] == pytest.approx(1, abs=0.1)
+    assert seen.follows == {"z": None, "sigma_v": None, "snr": None}
+    assert seen.present["z"] == FOOTPRINT.z
+    assert (path / NUMBERS).is_file()
+    assert (path / PICTURE).is_file()

@@ -1,0 +1,158 @@
+"""Learners: how one epoch teaches a model, by the gradient of its loss or by sums over all batches.
+
+What a rank has learnt of an epoch so far is in `sums`, so that an epoch can be left and entered
+anywhere.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training import rounding
+from training.batch import Batch
+from training.model import Denoiser
+from training.recipe import Fit
+from training.schedule import Schedule
+from training.state import State, Tensors
+
+Wrap = Callable[[nn.Module], nn.Module]
+MODEL = "model/"
+"What the names of a model's own sums begin with."
+
+
+class Learner(Protocol):
+    """Teaches a model; every rank has one."""
+
+    sums: Tensors
+    "Of this rank's batches of the epoch."
+
+    @property
+    def lr(self) -> float:
+        """Step size now; 0 where there is none."""
+        ...
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of this rank's batches, if there is one before the epoch is over."""
+        ...
+
+    def learn(self, batch: Batch, taken: str) -> None:
+        """One batch, its products rounded so."""
+        ...
+
+    def end(self, total: Tensors) -> float:
+        """The epoch is over; from the sums of all ranks, what it was worth."""
+        ...
+
+    def judge(self, loss: float) -> None:
+        """What the watched loss came to."""
+        ...
+
+    def kept(self) -> tuple[Tensors, dict[str, Any]]:
+        """Tensors and numbers of the way down, for the state."""
+        ...
+
+
+class Gradient:
+    """Learns by the gradient of `loss`."""
+
+    sums: Tensors
+
+    def __init__(self, model: Denoiser, fit: Fit, batches: int, state: State, wrap: Wrap) -> None:
+        self.sums = {}
+        self.module = wrap(_Loss(model))
+        self.schedule = Schedule(list(model.parameters()), fit, fit.epochs, batches)
+        if state.schedule:
+            self.schedule.restore(state.moments, state.schedule)
+
+    @property
+    def lr(self) -> float:
+        """Step size now."""
+        return self.schedule.lr
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of this rank's batches."""
+        return _ratio(self.sums) if self.sums else None
+
+    def learn(self, batch: Batch, taken: str) -> None:
+        """One step down."""
+        with rounding.forward(taken, batch.x.device):
+            loss = self.module(batch)
+        self.schedule.step(loss)
+        count = spectra(batch)
+        add(self.sums, {"loss": loss.detach().double() * count, "spectra": count})
+
+    def end(self, total: Tensors) -> float:
+        """Mean loss over the spectra of all ranks."""
+        return _ratio(total)
+
+    def judge(self, loss: float) -> None:
+        """The step size may change."""
+        self.schedule.epoch(loss)
+
+    def kept(self) -> tuple[Tensors, dict[str, Any]]:
+        """Moments, and where the schedule stands."""
+        return self.schedule.state()
+
+
+class Sums:
+    """Learns by sums over all batches, of all ranks, and one update an epoch."""
+
+    sums: Tensors
+    lr = 0.0
+    loss = None
+
+    def __init__(self, model: Denoiser) -> None:
+        self.model, self.sums = model, {}
+
+    @torch.no_grad()
+    def learn(self, batch: Batch, taken: str) -> None:
+        """A batch more."""
+        found = self.model.accumulate(batch)
+        named = {f"{MODEL}{name}": value.double() for name, value in found.items()}
+        add(self.sums, {**named, "spectra": spectra(batch)})
+
+    @torch.no_grad()
+    def end(self, total: Tensors) -> float:
+        """The objective."""
+        named = {name.removeprefix(MODEL): total[name] for name in total if MODEL in name}
+        return self.model.update(named)
+
+    def judge(self, loss: float) -> None:
+        """Nothing depends on it."""
+
+    def kept(self) -> tuple[Tensors, dict[str, Any]]:
+        """Nothing but the model itself."""
+        return {}, {}
+
+
+class _Loss(nn.Module):
+    """The loss as a forward pass, which is what averaging over ranks hooks into."""
+
+    def __init__(self, model: Denoiser) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.model.loss(batch)
+
+
+def add(total: Tensors, found: Tensors) -> None:
+    """Add by name, in place."""
+    for name, value in found.items():
+        if name in total:
+            total[name] += value
+        else:
+            total[name] = value
+
+
+def spectra(batch: Batch) -> Tensor:
+    """How many, for a mean over batches and ranks."""
+    return torch.tensor(len(batch.x), dtype=torch.float64, device=batch.x.device)
+
+
+def _ratio(total: Tensors) -> float:
+    return float(total["loss"] / total["spectra"])
