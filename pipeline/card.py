@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from deploy.job import Cluster
 from pipeline.card_outside import Outside
@@ -109,6 +109,8 @@ class VerdictTable(Table):
     "Objects in each bin of S/N."
     reference: PositiveInt = 6000
     "Noiseless objects that the linear reference is learnt from."
+    library: NonNegativeInt = 0
+    "Noiseless objects of the library reference; 0: the linear one alone. 100,000 take minutes."
 
 
 class Route(Table):

@@ -18,7 +18,8 @@ from training import star_verdict
 from training.frame import Frame
 from training.frames import named
 from training.model import Denoiser
-from training.trials import Trials, examine, linear, trial
+from training.reference import Reference
+from training.trials import Trials, examine, library, linear, trial
 from training.verdict import Verdict, judge
 
 INDICES = ("Dn4000", "HdeltaF", "Mgb")
@@ -57,7 +58,7 @@ def galaxies(card: Card, made: Mock, frame: Frame, grid: Grid) -> Trials:
     """
     names, n, seed = indices_on(frame), card.verdict.n, card.run.seed
     rest = frame if frame.rest else _at_rest(card)
-    references = {"linear": linear(made, rest, grid, card.verdict.reference, seed)}
+    references = references_of(card, made, rest, grid)
     measure = partial(_measure, names)
     drawn = partial(trial, made, grid=grid, n=n, seed=seed, measure=measure, names=names)
     found = drawn(frame=rest, references=references)
@@ -67,6 +68,16 @@ def galaxies(card: Card, made: Mock, frame: Frame, grid: Grid) -> Trials:
     found = drawn(frame=frame, references={})
     seen = {k: replace(v, references=answers[k]) for k, v in found.exposures.items()}
     return replace(found, exposures=seen)
+
+
+def references_of(card: Card, made: Mock, frame: Frame, grid: Grid) -> dict[str, Reference]:
+    """The linear reference of a mock, and the library one where the card asks for it."""
+    seed = card.run.seed
+    of_lines = linear(made, frame, grid, card.verdict.reference, seed)
+    found: dict[str, Reference] = {"linear": of_lines}
+    if card.verdict.library:
+        found["library"] = library(made, frame, grid, card.verdict.library, seed, of_lines)
+    return found
 
 
 def are_stars(made: Mock, grid: Grid) -> bool:

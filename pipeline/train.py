@@ -193,6 +193,8 @@ def _recipe(card: Card, task: Task) -> str:
     """What a checkpoint and its verdict depend on, but for the rows that it learns from."""
     _, digest = mock(card.verdict.mock)
     judged = [digest, card.verdict.n, card.verdict.reference, card.run.seed]
+    if card.verdict.library:
+        judged.append(card.verdict.library)
     chosen = [said(card), card.split.model_dump(mode="json"), task.frame.label]
     return digest8([task.card.model_dump(mode="json"), chosen, judged, VERSION])
 

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from training.augment import Augment
 from training.batch import Batch
 from training.frame import Mapper
+from training.norm import NOISELESS
 from training.source import NAMES, Arrays, SpectraSource
 
 Rows = NDArray[np.int64]
-_SURE = 1e12
-"Inverse variance that stands for none: a level that has its noise taken out stays as it is."
 
 
 def read(source: SpectraSource, rows: Rows, repeats: Rows | None, augment: Augment) -> Arrays:
@@ -44,7 +43,10 @@ def read(source: SpectraSource, rows: Rows, repeats: Rows | None, augment: Augme
     if augment.target in ("truth", "model"):
         target = source.exact(augment.target, first, last)[which]
         known = known_pixels(target)
-        found |= {"target": np.where(known, target, 0), "target_ivar": np.float32(_SURE) * known}
+        found |= {
+            "target": np.where(known, target, 0),
+            "target_ivar": np.float32(NOISELESS) * known,
+        }
     return found
 
 

@@ -21,6 +21,7 @@ from training.batch import Batch
 from training.frame import Frame, Mapper
 from training.library import WIDTH, Library
 from training.model import Denoiser
+from training.norm import NOISELESS
 from training.reference import Linear, Reference
 from training.statistics import Array, Sample
 
@@ -68,7 +69,7 @@ class Clean:
 
     def on(self, scale: Tensor | None = None) -> Batch:
         """On the frame; x in units of scale (N,), of their own mean flux unless given."""
-        batch = self.mapper.to(self.flux, torch.ones_like(self.flux), self.z, self.ebv)
+        batch = self.mapper.to(self.flux, torch.full_like(self.flux, NOISELESS), self.z, self.ebv)
         if scale is None:
             return batch
         return replace(batch, x=batch.x * (batch.scale / scale)[:, None], scale=scale)
@@ -144,7 +145,7 @@ def _complete(mock: Mock, frame: Frame, grid: Grid, n: int, seed: int, stream: s
     truth = mock.truth(n, grid, seed, stream)
     flux = torch.from_numpy(truth["flux"].to_numpy())
     place = truth["z"].to_numpy(), truth["ebv"].to_numpy()
-    batch = frame.on(grid).to(flux, torch.ones_like(flux), *place)
+    batch = frame.on(grid).to(flux, torch.full_like(flux, NOISELESS), *place)
     return batch.x[batch.ok & (batch.missing <= 1 - COMPLETE)]
 
 
