@@ -38,7 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Path:
     folder = tmp_path_factory.mktemp("made")
     card = surveys.mock_card(folder)
     simulate.simulate(card)
-    ingest.ingest(card, client)
+    # The truth beside the spectra is no more of them.
+    assert ingest.ingest(card, client).computed == surveys.ROWS
     return folder
 
 
