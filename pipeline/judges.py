@@ -1,6 +1,6 @@
 """Judges: who says what the models of a card are worth, on mocks seen on the models' own frame."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -51,22 +51,37 @@ def judge_of(card: Card, frame: Frame) -> Judge:
 
 
 def galaxies(card: Card, made: Mock, frame: Frame, grid: Grid) -> Trials:
-    """Trials on a frame, with what the linear reference answers.
+    """Trials on a frame, with what the references of a card answer."""
+    references = references_of(card, made, at_rest(card, frame), grid)
+    return answered(card, made, frame, grid, references, card.verdict.n)
+
+
+def answered(
+    card: Card,
+    made: Mock,
+    frame: Frame,
+    grid: Grid,
+    references: Mapping[str, Reference],
+    n: int,
+    bins: Mapping[str, tuple[float, float] | None] | None = None,
+) -> Trials:
+    """n trials on a frame, with what references on the frame `at_rest` answer.
 
     On observed wavelengths lines move, and a linear reference is no better there than the average
     galaxy. So it answers at rest whatever the frame: the same objects, with the same noise.
     """
-    names, n, seed = indices_on(frame), card.verdict.n, card.run.seed
-    rest = frame if frame.rest else _at_rest(card)
-    references = references_of(card, made, rest, grid)
+    names, seed = indices_on(frame), card.run.seed
     measure = partial(_measure, names)
-    drawn = partial(trial, made, grid=grid, n=n, seed=seed, measure=measure, names=names)
-    found = drawn(frame=rest, references=references)
+    drawn = partial(trial, made, grid=grid, n=n, seed=seed, measure=measure, names=names, bins=bins)
+    found = drawn(frame=at_rest(card, frame), references=references)
     if frame.rest:
         return found
-    answers = {name: seen.references for name, seen in found.exposures.items()}
+    answers = found.exposures
     found = drawn(frame=frame, references={})
-    seen = {k: replace(v, references=answers[k]) for k, v in found.exposures.items()}
+    seen = {
+        name: replace(one, references=answers[name].references, draws=answers[name].draws)
+        for name, one in found.exposures.items()
+    }
     return replace(found, exposures=seen)
 
 
@@ -103,8 +118,10 @@ def indices_on(frame: Frame) -> tuple[str, ...]:
     return tuple(there[: len(INDICES)])
 
 
-def _at_rest(card: Card) -> Frame:
-    """The frame of the run, if that is at rest."""
+def at_rest(card: Card, frame: Frame) -> Frame:
+    """The frame, if it is at rest; else that of the run, if that is."""
+    if frame.rest:
+        return frame
     of_run = named(card.frame.name)
     return of_run if of_run.rest else named("fs")
 

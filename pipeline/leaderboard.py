@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pipeline.card import Card
 from pipeline.standings import Entry, bins, indices, quality, speeds, tests
 from storage.provenance import provenance
+from storage.whole import replace
 from training import checkpoint, registry
 from training.apply import ROWS, apply
 from training.batch import Batch
@@ -51,8 +52,8 @@ def leaderboard(card: Card) -> tuple[Path, list[Entry]]:
         )
     target = Path(card.run.dir) / FOLDER / "index.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    _replace(target.with_name("leaderboard.json"), _json(found))
-    _replace(target, _environment().get_template(TEMPLATE).render(**_content(card, found)))
+    replace(target.with_name("leaderboard.json"), _json(found))
+    replace(target, _environment().get_template(TEMPLATE).render(**_content(card, found)))
     return target, found
 
 
@@ -190,12 +191,13 @@ def _json(found: list[Entry]) -> str:
             "split": json.loads(entry.split),
             "passed": entry.verdict.passed,
             "reason": entry.verdict.reason,
-            "score": entry.score,
+            "score": _finite(entry.score),
             "delta_o_over_noise": ratios(entry),
         }
         for entry in found
     ]
-    return json.dumps({"machine": machine(), **provenance(), "models": rows}, indent=1) + "\n"
+    said = {"machine": machine(), **provenance(), "models": rows}
+    return json.dumps(said, indent=1, allow_nan=False) + "\n"
 
 
 def ratios(entry: Entry) -> dict[str, dict[str, float | None]]:
@@ -228,9 +230,3 @@ def short(value: float | None) -> str:
     if value is None or not np.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(file)

@@ -6,31 +6,29 @@ held against a linear estimator that was taught by the very objects of that bin:
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
-from pipeline import index
 from pipeline.card import Card, read_toml, shipped
 from pipeline.card_outside import OtherSurvey, Outside
-from pipeline.judges import indices_on
+from pipeline.judges import answered, at_rest
 from pipeline.outside_figure import draw
 from pipeline.places import AXES, Found, Place, Range
 from pipeline.stage import config_of, reader
 from storage.grid import Grid
 from storage.mock import Mock
 from storage.names import resolve
+from storage.whole import replace
 from training import checkpoint, registry
 from training.checkpoint import Checkpoint
 from training.statistics import statistics
-from training.trials import examine, linear, trial
+from training.trials import examine, linear
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +65,7 @@ def write(found: Found) -> None:
         "follows": found.follows,
         "places": [_json(place) for place in found.places],
     }
-    file = found.path / NUMBERS
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(said, indent=1, allow_nan=False) + "\n")
-    partial.replace(file)
+    replace(found.path / NUMBERS, json.dumps(said, indent=1, allow_nan=False) + "\n")
     draw(found, found.path / PICTURE)
 
 
@@ -135,20 +130,9 @@ def _tried(
 ) -> list[Place]:
     """The model on a mock, in bins of S/N."""
     table, frame, seed = card.outside, loaded.frame, card.run.seed
-    names = indices_on(frame)
     with _words():
-        reference = linear(made, frame, grid, table.reference, seed)
-    trials = trial(
-        made,
-        frame,
-        grid,
-        n=table.n,
-        seed=seed,
-        measure=_measure(names),
-        names=names,
-        references={"linear": reference},
-        bins=bins,
-    )
+        reference = linear(made, at_rest(card, frame), grid, table.reference, seed)
+    trials = answered(card, made, frame, grid, {"linear": reference}, table.n, bins)
     samples = examine(loaded.model, trials)
     with _words():
         numbers = [statistics(samples[name], seed) for name in bins]
@@ -170,18 +154,6 @@ def _words() -> Iterator[None]:
         yield
     except ValueError as error:
         raise _NoReference(str(error)) from error
-
-
-def _measure(names: tuple[str, ...]) -> Callable[..., Tensor]:
-    def measure(
-        wavelength: NDArray[np.float64],
-        flux: Tensor,
-        ivar: Tensor | None,
-        z: Tensor | None = None,
-    ) -> Tensor:
-        return index.measure(wavelength, flux, ivar, names, z=z).value
-
-    return measure
 
 
 def _mock(name: str, **changes: Any) -> Mock:

@@ -55,11 +55,15 @@ def train(card: Card) -> str:
     Raises
     ------
     ValueError
-        When the survey is not ingested whole, the sample is empty, or a model card is wrong.
+        When the survey is not ingested whole, the sample is empty or hardly lies on a model's
+        frame, or a model card is wrong.
     RuntimeError
         When training failed.
     """
     wanted = missing(card)
+    # All learn from the same rows. What hardly lies on a frame is refused here, not hours later.
+    on_frame = {task.frame: task for task in wanted.values()}
+    learnt = {frame: _footprint(card, task) for frame, task in on_frame.items()}
     resources = card.cluster.resources()
     threads = max(1, resources.workers * resources.threads)
     fitted = {}
@@ -71,20 +75,21 @@ def train(card: Card) -> str:
             fitted[name] = fit.train(task, Path(card.run.dir) / "training", name, threads=threads)
     torch.set_num_threads(threads)
     lines = []
-    for frame in dict.fromkeys(task.frame for task in wanted.values()):
+    for frame, footprint in learnt.items():
         # The trials of one frame at a time: they are large.
         judge = judge_of(card, frame)
         for name, done in fitted.items():
             if wanted[name].frame == frame:
-                lines.append(_judged(card, name, wanted[name], done, judge))
+                lines.append(_judged(card, name, wanted[name], done, judge, footprint))
                 logger.info("judged%s", lines[-1][1:])
     return "\n".join(lines)
 
 
-def _judged(card: Card, name: str, task: Task, done: fit.Trained, judge: Judge) -> str:
+def _judged(
+    card: Card, name: str, task: Task, done: fit.Trained, judge: Judge, learnt: Footprint
+) -> str:
     """Write the checkpoint of a model with its verdict; gives the line that says it."""
     folder = Path(card.run.dir) / "checkpoints"
-    learnt = _footprint(card, task)
     verdict = judge(done.model, len(task.train), deciding(learnt.snr_g))
     about = _card(card, task, done, _proven(learnt, verdict))
     path = checkpoint.save(folder, name, done.model, about)
@@ -144,7 +149,7 @@ def missing(card: Card) -> dict[str, Task]:
 def _is_stale(card: Card, task: Task, found: checkpoint.Checkpoint) -> bool:
     assert card.train is not None
     said = found.card.training
-    if said["recipe"] != _recipe(card, task):
+    if said.get("recipe") != _recipe(card, task):
         return True
     if said.get("rows_digest") == _rows(card, task):
         return False
@@ -239,11 +244,9 @@ def _metrics(done: fit.Trained) -> dict[str, float]:
     if not done.history:
         return {}
     last = done.history[-1]
-    # What learns by sums is kept as its last epoch left it.
-    best = min(done.history, key=lambda one: one["val"]) if done.model.fit == "gradient" else last
     return {
-        "best_epoch": int(best["epoch"]),
-        "best_val": best["val"],
+        "best_epoch": int(done.kept["epoch"]),
+        "best_val": done.kept["val"],
         "train": last["train"],
         "val": last["val"],
     }

@@ -15,6 +15,7 @@ from pipeline import signals
 from pipeline.card import Card, Train, TrainModel, digest8
 from pipeline.train import tasks
 from storage.lease import Lease
+from storage.whole import replace
 from training import fit
 from training.ranges import draw
 from training.search import Result, search
@@ -50,8 +51,8 @@ def tune(card: Card) -> list[Line]:
     Raises
     ------
     ValueError
-        When the card has no [tune], a range is of a key that the model's card has not, or a value
-        is none that it takes; as `pipeline.train.tasks`.
+        When the card has no [tune], the model learns nothing, a range is of a key that its card
+        has not, or a value is none that it takes; as `pipeline.train.tasks`.
     RuntimeError
         When a trial broke off for no fault of its own; what ended is kept.
     LeaseError
@@ -126,6 +127,9 @@ def trials(card: Card) -> list[Trial]:
     }
     train = Train(model=tuple(models.values()))
     made = tasks(card.model_copy(update={"train": train}))
+    one = next(iter(made.values()))
+    if one.card.build(one.frame.grid).fit == "none":
+        raise ValueError(f"tune.model: {base.name!r} learns nothing, so it has no losses")
     found: dict[str, Trial] = {}
     for number, (name, values) in enumerate(zip(models, drawn, strict=True)):
         trial = Trial(number=number, set=values, task=made[name])
@@ -147,10 +151,8 @@ def read(file: Path) -> list[Line]:
 
 def write(file: Path, lines: list[Line]) -> None:
     """The lines of a file, replaced whole: a kill leaves the old ones or the new ones."""
-    partial = file.with_suffix(".partial")
     # allow_nan: a NaN is a mistake of ours, and no JSON.
-    partial.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-    partial.replace(file)
+    replace(file, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
 def ranked(lines: list[Line]) -> list[Line]:

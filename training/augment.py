@@ -1,7 +1,8 @@
 """Augment: what a spectrum that teaches is turned into first, and what it should become.
 
-Every network learns any of these ways; the batch carries the target. The draws depend on the seed,
-the epoch and the chunk of the survey alone.
+Every network learns any of these ways; the batch carries the target. What learns by sums takes the
+input alone, but for wiener. The draws depend on the seed, the epoch and the chunk of the survey
+alone.
 """
 
 from typing import Literal, Self

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from storage import schema
 from storage.grid import Grid
+from storage.whole import replace
 from training.apply import ROWS, Precision, apply
 from training.batch import Batch
 from training.device import device_of, download
@@ -221,7 +222,8 @@ def load(path: Path | str, device: torch.device | None = None) -> Checkpoint:
     FileNotFoundError
         When a file of it is missing.
     ValueError
-        When the content is not what the directory's name says, or the card cannot be read.
+        When the content is not what the directory's name says, the card cannot be read, or this
+        version builds the model otherwise.
     """
     path = Path(path)
     for file in (MODEL, CARD):
@@ -238,10 +240,21 @@ def load(path: Path | str, device: torch.device | None = None) -> Checkpoint:
         card = Card.model_validate_json((path / CARD).read_text())
     except ValidationError as error:
         raise ValueError(f"{path / CARD}: {error}; train it again with this version") from error
-    model = ModelCard(model=card.model, options=card.options).build(card.frame.grid)
-    model.load_state_dict(load_file(path / MODEL))
-    model = model.eval().to(device or torch.device("cpu"))
+    model = _restored(path, card).eval().to(device or torch.device("cpu"))
     return Checkpoint(path=path, name=name, digest=found, card=card, model=model)
+
+
+def _restored(path: Path, card: Card) -> Denoiser:
+    try:
+        model = ModelCard(model=card.model, options=card.options).build(card.frame.grid)
+        model.load_state_dict(load_file(path / MODEL))
+    # PyTorch lists every tensor that is of another name or shape.
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: {card.model!r} is built otherwise by this version, or its options are; "
+            f"train it again ({error})"
+        ) from error
+    return model
 
 
 def digest(path: Path) -> str:
@@ -254,7 +267,4 @@ def digest(path: Path) -> str:
 
 def write_verdict(path: Path | str, verdict: dict[str, Any]) -> None:
     """Put a verdict beside a checkpoint, in place of an older one."""
-    file = Path(path) / VERDICT
-    temporary = file.with_suffix(".partial")
-    temporary.write_text(json.dumps(verdict, indent=2) + "\n")
-    temporary.replace(file)
+    replace(Path(path) / VERDICT, json.dumps(verdict, indent=2) + "\n")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.whole import replace
 from training.state import Record
 
 LINES, PICTURE = "curves.jsonl", "curves.png"
@@ -12,9 +13,7 @@ LINES, PICTURE = "curves.jsonl", "curves.png"
 
 def write(history: list[Record], path: Path) -> None:
     """The history as JSON lines, replaced whole: a run that goes on repeats no line."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
-    temporary.replace(path)
+    replace(path, "".join(json.dumps(record) + "\n" for record in history))
 
 
 def read(path: Path) -> list[Record]:

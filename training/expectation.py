@@ -23,6 +23,9 @@ START_ROWS = 1024
 "Spectra that the first components come from; EM takes it from there."
 FIRST_SCATTER = 1e-4
 "Variance that the scatter starts from: one per cent of the normalised flux."
+ROUNDING = 1e-6
+"""Share of its diagonal that a sum in float32 may be off by: where few spectra of very high S/N
+know a pixel, a matrix would not be positive."""
 
 
 class FactorOptions(BaseModel):
@@ -58,6 +61,7 @@ class Expectation(Factors):
     """Factors that learn by EM."""
 
     fit = "sums"
+    by_target = False
 
     def __init__(self, pixels: int, options: FactorOptions) -> None:
         super().__init__(pixels, options.components, FIRST_SCATTER if options.scatter else 0.0)
@@ -134,7 +138,7 @@ class Expectation(Factors):
 
     def _least_squares(self, gram: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         normal = square(gram, self.options.components + 1)
-        normal.diagonal(dim1=1, dim2=2).add_(self.options.ridge)
+        normal.diagonal(dim1=1, dim2=2).mul_(1 + ROUNDING).add_(self.options.ridge)
         # The ridge draws W towards 0, but mu towards where it is.
         right = cross.clone()
         right[:, -1] += self.options.ridge * self.mean

@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would let everything else on the machine go first.
+    "RAY_worker_niceness": "0",
     # A report() waits for the next look at the workers, two seconds away by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.02",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -60,6 +62,13 @@ class Trained:
     "Of the run: curves.jsonl, curves.png, and the last state."
     precision: dict[str, Any] = field(default_factory=dict)
     "How products were rounded at the end, and what that moves: `training.rounding.look`."
+
+    @property
+    def kept(self) -> Record:
+        """Of the epoch that the model is of: the best one; by sums, the last."""
+        if self.model.fit != "gradient":
+            return self.history[-1]
+        return min(self.history, key=lambda record: record["val"])
 
 
 @contextmanager

@@ -56,6 +56,11 @@ def medians(batches: Iterable[Batch], look: Callable[[Batch], Sequence[Tensor]])
     ----------
     look : callable
         Arrays (N, P) of a batch; one median (P,) of each is given.
+
+    Raises
+    ------
+    ValueError
+        When no spectrum has data.
     """
     found: list[list[Tensor]] = []
     count = 0
@@ -64,6 +69,11 @@ def medians(batches: Iterable[Batch], look: Callable[[Batch], Sequence[Tensor]])
         count += int(batch.ok.sum())
         if count >= ROWS:
             break
+    if not count:
+        raise ValueError(
+            "no spectrum that should teach has data on the frame (and a target, where one is asked "
+            "for); check the sample's redshifts against the frame's wavelengths"
+        )
     return [torch.cat(values).median(dim=0).values for values in zip(*found, strict=True)]
 
 

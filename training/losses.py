@@ -69,7 +69,7 @@ def gaussian(output: Output, target: Tensor, weight: Tensor) -> Tensor:
         When the model gives no sigma.
     """
     if output.sigma is None:
-        raise ValueError("loss 'gaussian' needs a model that gives sigma; set its option sigma")
+        raise ValueError("loss 'gaussian' needs a model that says its sigma; use another loss")
     good = weight > 0
     variance = output.sigma.square() + torch.where(good, weight, 1).reciprocal()
     square = (output.flux - target).square() / variance

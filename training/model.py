@@ -36,6 +36,8 @@ class Denoiser(nn.Module, ABC):
     """
 
     fit: ClassVar[Literal["gradient", "sums", "none"]]
+    by_target: ClassVar[bool] = True
+    "Whether the target of a batch teaches it; if not, it learns from the input alone."
 
     @abstractmethod
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:

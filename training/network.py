@@ -62,10 +62,18 @@ class Network(Denoiser, ABC):
     """A network on a grid of P pixels; subclasses give `forward`."""
 
     fit: ClassVar[Literal["gradient", "sums", "none"]] = "gradient"
+    says_sigma: ClassVar[bool] = False
+    "Whether its output has a sigma, which loss 'gaussian' asks for."
     emphasis: Tensor
 
     def __init__(self, grid: Grid, options: NetworkOptions) -> None:
         super().__init__()
+        if options.loss == "gaussian" and not self.says_sigma:
+            name = type(self).__module__.rpartition(".")[2]
+            raise ValueError(
+                f"{name}: loss 'gaussian' is of a network that says its sigma, and this one says "
+                "none; use another loss"
+            )
         self.grid = grid
         self.common = options
         self.register_buffer("emphasis", _emphasis(grid, options.line_weight), persistent=False)

@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.logging import RichHandler
 from rich.table import Table
 
+from storage.whole import replace
 from training import curves, ranks
 from training.learner import Learner
 from training.state import Record
@@ -72,9 +73,7 @@ class Pulse:
         """A batch is done."""
         if time.monotonic() - self.last < WRITTEN_S:
             return
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps(step.record()))
-        temporary.replace(self.path)
+        replace(self.path, json.dumps(step.record()))
         self.last = time.monotonic()
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from storage.whole import replace
 from training.checkpoint import CARD, digest
 
 ALIASES = "aliases.json"
@@ -25,10 +26,8 @@ def set_alias(folder: Path | str, alias: str, path: Path | str) -> None:
     folder, target = Path(folder), Path(path)
     if not (folder / target.name / CARD).is_file():
         raise ValueError(f"{target.name} is not in {folder} {_there(folder)}")
-    temporary = folder / f"{ALIASES}.partial"
     known = aliases(folder) | {alias: target.name}
-    temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    temporary.replace(folder / ALIASES)
+    replace(folder / ALIASES, json.dumps(known, indent=2, sort_keys=True) + "\n")
 
 
 def resolve(folder: Path | str, ref: str) -> Path:

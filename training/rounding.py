@@ -43,7 +43,8 @@ def look(
     Parameters
     ----------
     asked : Asked
-        By the card. 'auto' is measured anew every time, and never goes back to a faster way.
+        By the card. 'auto' is measured anew every time, and never goes back to a faster way;
+        nothing is measured of what is simply asked for.
     sample : callable
         Gives spectra as the survey has them, some hundreds, always the same ones.
     grid : Grid
@@ -54,29 +55,29 @@ def look(
     Returns
     -------
     dict
-        asked, taken, and, where it was measured: rows, bands; worst (the largest shift of any
+        asked, taken, and of 'auto': rows, bands; worst (the largest shift of any
         band, in formal errors, by precision) and shifts (by precision, by band).
     """
     if not rounds(model):
         return {"asked": asked, "taken": "highest"}
-    if asked == "highest" or asked == "high":
+    if asked != "auto":
         return {"asked": asked, "taken": asked}
-    if before and (asked != "auto" or before["taken"] == ORDER[-1]):
+    if before and before["taken"] == ORDER[-1]:
         return before
     training = model.training
     names, measure = bands(grid)
     # What was too far once is not asked for again.
-    want = "medium" if before and before["taken"] == "medium" else asked
+    want: precision.Asked = "medium" if before.get("taken") == "medium" else "auto"
     choice = precision.choose(want, model.eval(), sample(), names, measure)
     model.train(training)
     worst = _worst(choice.shifts)
     found = ORDER.index("highest" if choice.precision == "float32" else choice.precision)
-    if asked == "auto" and not _is_small(worst.get(choice.precision)):
+    if not _is_small(worst.get(choice.precision)):
         found = ORDER.index("highest")
     # Ranks on unlike machines must not part ways.
     device = next(model.parameters()).device
     taken = ORDER[int(ranks.from_first(torch.tensor(found, device=device)))]
-    if asked == "auto" and taken != before.get("taken"):
+    if taken != before.get("taken"):
         logger.info("products are rounded: %s; shifts by precision: %s", taken, worst)
     return {
         "asked": asked,

@@ -36,7 +36,7 @@ class Result:
     name: str
     "As the caller calls it."
     val: float | None
-    "Its lowest validation loss; None where the loss did not stay finite."
+    "Its lowest validation loss, or the last by sums; None where the loss did not stay finite."
     train: float | None
     "The training loss of that epoch."
     best_epoch: int
@@ -144,7 +144,7 @@ def found(name: str, task: Task, folder: Path, threads: int) -> Result:
             raise
         return Result(name=name, val=None, train=None, best_epoch=0, epochs=0, seconds=0.0)
     _forget(done.folder)
-    return summary(name, done.history)
+    return summary(name, done.history, done.kept)
 
 
 def _forget(folder: Path) -> None:
@@ -157,14 +157,13 @@ def _forget(folder: Path) -> None:
             left.unlink()
 
 
-def summary(name: str, history: list[Record]) -> Result:
-    """The result of a trial that was trained to its end."""
-    best = min(history, key=lambda record: record["val"])
+def summary(name: str, history: list[Record], kept: Record) -> Result:
+    """The result of a trial that was trained to its end, and of whose epochs one is kept."""
     return Result(
         name=name,
-        val=best["val"],
-        train=best["train"],
-        best_epoch=int(best["epoch"]),
+        val=kept["val"],
+        train=kept["train"],
+        best_epoch=int(kept["epoch"]),
         epochs=len(history),
         seconds=sum(record["seconds"] for record in history),
     )

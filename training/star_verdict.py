@@ -31,7 +31,7 @@ from training.norm import NOISELESS
 from training.reference import Linear
 from training.statistics import RESAMPLES, Number, Statistics
 from training.trials import BINS
-from training.verdict import DECISIVE, REFERENCE, Finding, Grade, Verdict
+from training.verdict import DECISIVE, REFERENCE, Finding, Grade, Verdict, crossing
 
 NAME = "|R|"
 "What stands for an index."
@@ -143,7 +143,8 @@ def judge(
     grade: Grade = next((name for limit, name in _GRADES if worst <= limit), "fair")
     if failed or worst > REFERENCE:
         grade = "poor"
-    ceiling = _ceiling([numbers for name, numbers in found.items() if name != "natural"])
+    ratios = [(s.snr, s.delta_o.value / s.noise.value) for k, s in found.items() if k != "natural"]
+    ceiling = crossing(ratios)
     return Verdict(
         passed=not failed,
         reason=failed[0].words if failed else f"{grade}: {worst:.2f} of the reference at most",
@@ -251,16 +252,3 @@ def _trivial(name: str, s: Statistics, decides: bool) -> Finding:
 
 def _share(number: Number) -> str:
     return f"{100 * number.value:.2f} ± {100 * number.error:.2f} %"
-
-
-def _ceiling(bins: Sequence[Statistics]) -> float | None:
-    """S/N where |R| first rises through that of the noise; 0 if it is nowhere below it."""
-    track = sorted((s.snr, s.delta_o.value / s.noise.value) for s in bins)
-    helps = next((at for at, (_, ratio) in enumerate(track) if ratio < 1.0), None)
-    if helps is None:
-        return 0.0 if track else None
-    for (snr, ratio), (beyond, above) in zip(track[helps:], track[helps + 1 :], strict=False):
-        if above >= 1.0:
-            share = np.log(ratio) / (np.log(ratio) - np.log(above))
-            return float(snr * (beyond / snr) ** share)
-    return None

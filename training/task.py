@@ -59,13 +59,24 @@ class Task:
         return found.hexdigest()[:8]
 
     def batches(self, which: Literal["train", "val"], rank: int = 0, world: int = 1) -> Batches:
-        """The rows of one side, one rank's share of them."""
+        """The rows of one side, one rank's share of them.
+
+        Raises
+        ------
+        ValueError
+            When the model learns nothing from such a target; as `Batches`.
+        """
+        model, wanted = self.card.build(self.frame.grid), self.card.augment.target
+        if wanted != "input" and model.fit == "sums" and not model.by_target:
+            raise ValueError(
+                f"{self.card.model} with target {wanted!r} of [augment]: it learns from the input "
+                "alone; use target 'input', or another model, as wiener"
+            )
         rows = self.train if which == "train" else self.val
         chunks = np.unique(np.asarray(rows) // self.source.chunk).size
         if which == "val" and chunks < world:
             # Too few to share: every rank watches all of them.
             rank, world = 0, 1
-        by_gradient = self.card.build(self.frame.grid).fit == "gradient"
         return Batches(
             source=self.source,
             rows=rows,
@@ -75,7 +86,7 @@ class Task:
             seed=self.card.fit.seed,
             rank=rank,
             world=world,
-            drop_last=which == "train" and by_gradient and world > 1,
+            drop_last=which == "train" and model.fit == "gradient" and world > 1,
             shuffle=which == "train",
             fixed=which == "val",
         )

@@ -151,7 +151,7 @@ def judge(
     worst = max(ratios, key=lambda ratio: np.inf if np.isnan(ratio) else ratio)
     grade: Grade = next((name for limit, name in _GRADES if worst <= limit and not failed), "poor")
     ceilings = {
-        index: _ceiling({bin_: found[bin_][index] for bin_ in found if bin_ != "natural"})
+        index: _ceiling([found[bin_][index] for bin_ in found if bin_ != "natural"])
         for index in next(iter(found.values()))
     }
     known = [ceiling for ceiling in ceilings.values() if ceiling is not None]
@@ -221,15 +221,20 @@ def _near(departure: float, limit: float, error: float) -> bool:
     return abs(departure) <= limit or abs(departure) <= SIGMAS * error
 
 
-def _ceiling(bins: Mapping[str, Statistics]) -> float | None:
-    """S/N where Delta_O / noise first rises through 1, straight in the logarithms of both.
+def _ceiling(bins: Sequence[Statistics]) -> float | None:
+    """Robust Deltas: one wrong redshift in a thousand would set the ceiling of all the others."""
+    return crossing([(s.snr, _robust(s.delta_o) / _robust(s.noise)) for s in bins])
 
-    Robust Deltas: one wrong redshift in a thousand would set the ceiling of all the others.
+
+def crossing(points: Sequence[tuple[float, float]]) -> float | None:
+    """S/N where a ratio to the noise first rises through 1, straight in the logarithms of both.
+
+    points : S/N and ratio. 0 where the ratio is nowhere below 1; None where it stays there.
     """
-    track = sorted((s.snr, _robust(s.delta_o) / _robust(s.noise)) for s in bins.values())
+    track = sorted(points)
     helps = next((at for at, (_, ratio) in enumerate(track) if ratio < 1.0), None)
     if helps is None:
-        return 0.0
+        return 0.0 if track else None
     for (snr, ratio), (beyond, above) in zip(track[helps:], track[helps + 1 :], strict=False):
         if above >= 1.0:
             share = np.log(ratio) / (np.log(ratio) - np.log(above))

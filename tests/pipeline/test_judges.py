@@ -42,12 +42,14 @@ def test_a_mock_says_what_its_objects_are(name: str, stars: bool) -> None:
 
 @pytest.mark.slow
 def test_on_observed_wavelengths_the_reference_answers_at_rest() -> None:
-    card = card_of(Path("x"), verdict={"n": 60, "reference": 300})
+    card = card_of(Path("x"), verdict={"n": 60, "reference": 300, "library": 300})
     made = mock("mock-v1")[0]
     rest, seen = (galaxies(card, made, named(name), GRID) for name in ("fs", "spender"))
     for name, exposure in seen.exposures.items():
         answers = exposure.references["linear"]
         np.testing.assert_array_equal(answers, rest.exposures[name].references["linear"])
+        assert exposure.draws == rest.exposures[name].draws
+        assert exposure.draws["library"] >= 1
         # The same galaxies with the same noise, but for the rebinning.
         apart = (exposure.noisy - rest.exposures[name].noisy) / np.nanstd(exposure.noisy, axis=0)
         assert (np.nanmedian(np.abs(apart), axis=0) < 0.1).all()

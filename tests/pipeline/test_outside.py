@@ -11,6 +11,8 @@ from pipeline.card_outside import Outside
 from pipeline.outside import NUMBERS, PICTURE, outside, write
 from pipeline.places import Found, Place
 from tests.pipeline.scene import FOOTPRINT, card_of, save
+from training.frame import Frame
+from training.frames import named
 from training.verdict import REFERENCE
 
 PRESENT = {"z": (0.05, 0.1), "sigma_v": None, "snr": (3.0, 20.0)}
@@ -102,6 +104,22 @@ def test_a_mock_that_has_no_such_bins_is_named(tmp_path: Path) -> None:
     save(tmp_path, "low")
     with pytest.raises(ValueError, match=r"mock mock-v1 does not take .*; \[outside\] is for gal"):
         outside(small(tmp_path, z=(0.3, 0.5)), "low")
+
+
+def test_on_observed_wavelengths_the_reference_learns_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def none(made: object, frame: Frame, *_: object) -> None:
+        asked.append(frame.name)
+        raise ValueError("none lies on it")
+
+    monkeypatch.setattr("pipeline.outside.linear", none)
+    save(tmp_path, "low", frame=named("spender"))
+    with pytest.raises(ValueError, match="none lies on it"):
+        outside(small(tmp_path), "low")
+    assert set(asked) == {"fs"}
 
 
 @pytest.mark.slow

@@ -12,12 +12,14 @@ import pytest
 from pipeline.card import Card, CardError, TrainModel
 from pipeline.sample import sample
 from pipeline.train import is_done, model_card, tasks, train
+from storage.grid import Grid
 from storage.schema import ObjectType, Split, Status
 from storage.store import Survey
 from storage.writer import writing
 from tests.pipeline.scene import SPECTRA, card_of, ingested
 from training import checkpoint, fit, registry
-from training.frames import named
+from training.frame import Frame
+from training.frames import FRAMES, named
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +105,18 @@ def test_a_model_sees_its_own_frame_or_that_of_the_run(tmp_path: Path) -> None:
     wrong = {**own, "overrides": {"frame": "s24"}}
     with pytest.raises(ValueError, match=r"frame 's24' is unknown; .*did you mean 's23'"):
         tasks(taught(tmp_path, wrong))
+
+
+def test_a_sample_beyond_a_frame_is_refused_before_anything_is_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingested(tmp_path, 80)
+    monkeypatch.setattr(fit, "train", lambda *_, **__: pytest.fail("taught"))
+    red = Grid(kind="linear", start=7000, step=1, size=2000)
+    monkeypatch.setitem(FRAMES, "red", Frame(name="red", grid=red, window=(7100, 7200)))
+    low = {"name": "low", "card": "butterworth", "overrides": {"frame": "red"}}
+    with pytest.raises(ValueError, match=r"none of \d+ training rows has enough frame pixels"):
+        train(taught(tmp_path, low))
 
 
 @pytest.fixture(scope="module")

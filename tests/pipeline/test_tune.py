@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from pipeline import tune as tuning
-from pipeline.card import Card, CardError, TrainModel, load
+from pipeline.card import Card, CardError, Train, TrainModel, load
 from pipeline.train import model_card
 from pipeline.tune import markdown, overrides, ranked, read, results, trials, tune
 from storage.lease import Lease, LeaseError
 from tests.pipeline.scene import card_of, ingested
-from training.fit import DIVERGED
+from tests.training.small import small
+from training.fit import DIVERGED, Trained
 from training.search import Result, found, summary
 from training.task import Task
 
@@ -182,6 +183,10 @@ def test_mistakes_in_a_search_are_named(folder: Path, tmp_path: Path) -> None:
         trials(searching(folder, ranges={"options.component": {"choice": [1]}}))
     with pytest.raises(ValueError, match="the card has no table for tune"):
         trials(card_of(folder))
+    low = {"model": [{"name": "p", "card": "butterworth"}]}
+    cut = searching(folder, ranges={"options.cutoff": {"uniform": [0.5, 1]}})
+    with pytest.raises(ValueError, match=r"tune.model: 'p' learns nothing"):
+        trials(cut.model_copy(update={"train": Train.model_validate(low)}))
     file = tmp_path / "card.toml"
     file.write_text("[run]\ndir='x'\n[survey]\nroot='y'\n[tune]\nmodel='p'\nranges={}\n")
     with pytest.raises(CardError, match=r"\[tune\] ranges: .*at least 1"):
@@ -198,13 +203,15 @@ def test_ranking_puts_what_did_not_stay_finite_last() -> None:
     assert [line["number"] for line in ranked(lines)] == [2, 1, 3, 0]
 
 
-def test_a_result_is_that_of_the_best_epoch() -> None:
+@pytest.mark.parametrize(("model", "epoch", "val"), [("dense", 2, 4.0), ("ppca", 3, 6.0)])
+def test_a_result_is_that_of_the_epoch_that_is_kept(model: str, epoch: int, val: float) -> None:
     history = [
         {"epoch": n + 1.0, "train": 3.0 - n, "val": val, "lr": 1.0, "seconds": 2.0}
         for n, val in enumerate((5.0, 4.0, 6.0))
     ]
-    assert summary("a", history) == Result(
-        name="a", val=4.0, train=2.0, best_epoch=2, epochs=3, seconds=6.0
+    done = Trained(model=small(model), history=history, folder=Path("x"))
+    assert summary("a", history, done.kept) == Result(
+        name="a", val=val, train=4.0 - epoch, best_epoch=epoch, epochs=3, seconds=6.0
     )
 
 

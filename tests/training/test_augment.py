@@ -239,6 +239,9 @@ def test_a_run_is_named_by_its_augment() -> None:
     assert task("dense", "gaussian", noise="split").card.options
     with pytest.raises(ValueError, match=r"loss 'gaussian' with target 'truth': .* another loss"):
         task("dense", "gaussian", target="truth")
+    for model in ("mean", "pca", "ppca", "mppca"):
+        with pytest.raises(ValueError, match=rf"{model} with target 'truth' .* the input alone"):
+            task(model, target="truth").batches("train")
 
 
 @pytest.mark.parametrize(

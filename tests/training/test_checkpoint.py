@@ -93,6 +93,22 @@ def test_renamed_directory_is_refused(saved: Path) -> None:
         load(renamed)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"components": 4}}, r"(?s)'ppca' is built otherwise .*size mismatch"),
+        ({"options": {"latents": 3}}, r"'ppca' is built otherwise .*unknown key 'latents'"),
+        ({"model": "mean", "options": {}}, r"(?s)'mean' is built otherwise .*loading"),
+    ],
+)
+def test_what_this_version_builds_otherwise_is_refused_in_words(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = save(tmp_path, "old", model(), card(**changes))
+    with pytest.raises(ValueError, match=message):
+        load(path)
+
+
 def test_missing_file_is_named(saved: Path) -> None:
     (saved / "card.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no card\.json"):

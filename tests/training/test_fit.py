@@ -107,8 +107,7 @@ def test_a_run_tells_how_it_went(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (done.folder / curves.LINES).read_text().splitlines()]
     assert records == done.history
     assert {*records[0]} == {"epoch", "train", "val", "lr", "seconds", "spectra_per_s"}
-    assert done.precision["taken"] == "bfloat16"
-    assert done.precision["worst"].keys() == {"bfloat16"}
+    assert done.precision == {"asked": "bfloat16", "taken": "bfloat16"}
     names = {path.name for path in done.folder.iterdir() if not path.name.startswith("checkpoint_")}
     assert names >= {"curves.jsonl", "curves.png"}
     assert not names & {"progress.json", "diverged.txt"}

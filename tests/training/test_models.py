@@ -8,7 +8,8 @@ import torch
 
 from storage.grid import Grid
 from storage.names import resolve
-from tests.training.small import GRID, PIXELS, population, taught
+from tests.training.small import GRID, PIXELS, population, small, taught
+from training.batch import each
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,19 @@ def one_thread() -> Iterator[None]:
 def test_components_must_be_fewer_than_pixels(name: str) -> None:
     with pytest.raises(ValueError, match="200 components of 200 pixels"):
         resolve("training.models", name).build(GRID, components=PIXELS)
+
+
+def test_a_likelihood_asks_for_a_network_that_says_its_sigma() -> None:
+    with pytest.raises(ValueError, match=r"dense: loss 'gaussian' is of .* use another loss"):
+        resolve("training.models", "dense").build(GRID, loss="gaussian")
+
+
+@pytest.mark.parametrize("name", ["dense", "windows", "ae", "vae", "unet"])
+def test_a_network_does_not_start_from_spectra_without_data(name: str) -> None:
+    batch, _ = population(10)
+    blank = each(batch, torch.zeros_like)
+    with pytest.raises(ValueError, match=r"no spectrum that should teach has data on the frame"):
+        small(name).start(lambda: [blank], seed=1)
 
 
 @pytest.mark.parametrize(("frequency", "gain"), [(0.1, 1.0), (0.8, 2**-0.5), (1.6, 1 / 1025**0.5)])

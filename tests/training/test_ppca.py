@@ -1,6 +1,7 @@
 """The factor model does what its equations say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,19 @@ def test_ppca_objective_is_the_likelihood() -> None:
         expected += -2 * log_l - good.sum() * np.log(2 * np.pi)
         pixels += int(good.sum())
     assert model.update(sums(model, batch)) == pytest.approx(expected / pixels, abs=1e-5)
+
+
+def test_ppca_bears_pixels_that_few_bright_spectra_know() -> None:
+    batch, _ = population(100)
+    weight = torch.where(batch.weight > 0, batch.weight, 1.0)
+    # Fewer than there are components, and no noise to speak of.
+    weight[:, :20] = 0
+    weight[:3, :20] = 1e10
+    model = resolve("training.models", "ppca").build(GRID, components=8)
+    taught(model, replace(batch, weight=weight), epochs=4)
+    output = model(batch.x, weight, batch.z)
+    assert output.flux.isfinite().all()
+    torch.testing.assert_close(output.flux[:3, :20], batch.x[:3, :20], atol=0.05, rtol=0)
 
 
 def test_ppca_trusts_no_loading_more_than_it_is_known() -> None:

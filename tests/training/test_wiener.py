@@ -101,11 +101,13 @@ def test_a_target_counts_only_where_it_is() -> None:
     np.testing.assert_allclose(model.loading.square().sum(0), top, rtol=1e-3)
 
 
-def test_noise_is_taken_off_when_there_is_no_truth() -> None:
+@pytest.mark.parametrize("of_its_own", [False, True])
+def test_noise_is_taken_off_when_there_is_no_truth(of_its_own: bool) -> None:
     train, clean = gaussian(4000, seed=6)
     model = resolve("training.models", "wiener").build(GRID, components=COMPONENTS)
     model.start(lambda: cut(train, 100), seed=0)
-    noisy = replace(train, target=None, target_weight=None)
+    given = (train.x, train.weight) if of_its_own else (None, None)
+    noisy = replace(train, target=given[0], target_weight=given[1])
     with torch.no_grad():
         model.update(model.accumulate(noisy))
     widths = model.loading.square().sum(0).double().numpy()

@@ -19,6 +19,7 @@ class Mean(Denoiser):
     """A constant."""
 
     fit = "sums"
+    by_target = False
     mean: Tensor
 
     def __init__(self, pixels: int) -> None:

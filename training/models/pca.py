@@ -37,6 +37,7 @@ class PCA(Denoiser):
     """Mean and leading eigenvectors of the covariance."""
 
     fit = "sums"
+    by_target = False
     mean: Tensor
     axes: Tensor
 

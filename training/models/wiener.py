@@ -40,8 +40,9 @@ class Wiener(Factors):
         """Sums of the targets about the mean so far, over the pixels that they have."""
         target, weight = batch.wanted
         good = weight > 0
-        # A target of its own is noiseless, whatever its weight is.
-        noisy = good & (batch.target is None)
+        # The weight of a target without noise is 1 or 0; a repeat's, or half a split, has its own.
+        exact = batch.target is not None and torch.equal(weight, weight.sign())
+        noisy = good & (not exact)
         noise = torch.where(noisy, weight.clamp(min=torch.finfo(weight.dtype).tiny), torch.inf)
         sums = weighted(target - self.mean, good.to(target))
         return sums | {"noise": noise.reciprocal().sum(0)}
