@@ -96,6 +96,8 @@ class Train(Table):
     """[train]: the models."""
 
     model: tuple[TrainModel, ...]
+    workers: PositiveInt = 1
+    "Ranks that learn a model together, on their own shares of the spectra; a GPU each, if any."
     follow: bool = False
     "Whether models are trained anew when the survey has grown or changed."
 

@@ -37,7 +37,8 @@ def product(n: int, model: Checkpoint, block: bool = False) -> xr.Dataset:
             dtype="f4",
             units=FLUX_UNIT,
             dims=pixels,
-            description="standard deviation of one pixel; pixels are not independent",
+            description="standard deviation of one pixel; pixels are not independent; where it is "
+            "the scatter of an ensemble, a lower bound",
         ),
         "latent": Field(dtype="f4", units="1", dims=latent, description="latent coordinates"),
         "latent_cov": Field(

@@ -65,14 +65,24 @@ def train(card: Card) -> str:
     on_frame = {task.frame: task for task in wanted.values()}
     learnt = {frame: _footprint(card, task) for frame, task in on_frame.items()}
     resources = card.cluster.resources()
+    assert card.train is not None
+    ranks, gpu = card.train.workers, resources.gpus > 0
     threads = max(1, resources.workers * resources.threads)
+    each = max(1, threads // ranks)
     fitted = {}
-    with fit.session(threads=threads):
+    with fit.session(threads=each, workers=ranks, gpus=ranks if gpu else 0):
         # Ray's core has put its own handlers in the place of ours.
         signals.rearm()
         for name, task in wanted.items():
             logger.info("train %s: %d spectra", name, len(task.train))
-            fitted[name] = fit.train(task, Path(card.run.dir) / "training", name, threads=threads)
+            fitted[name] = fit.train(
+                task,
+                Path(card.run.dir) / "training",
+                name,
+                workers=ranks,
+                threads=each,
+                gpu=gpu,
+            )
     torch.set_num_threads(threads)
     lines = []
     for frame, footprint in learnt.items():

@@ -62,13 +62,11 @@ class Network(Denoiser, ABC):
     """A network on a grid of P pixels; subclasses give `forward`."""
 
     fit: ClassVar[Literal["gradient", "sums", "none"]] = "gradient"
-    says_sigma: ClassVar[bool] = False
-    "Whether its output has a sigma, which loss 'gaussian' asks for."
     emphasis: Tensor
 
-    def __init__(self, grid: Grid, options: NetworkOptions) -> None:
+    def __init__(self, grid: Grid, options: NetworkOptions, says_sigma: bool = False) -> None:
         super().__init__()
-        if options.loss == "gaussian" and not self.says_sigma:
+        if options.loss == "gaussian" and not says_sigma:
             name = type(self).__module__.rpartition(".")[2]
             raise ValueError(
                 f"{name}: loss 'gaussian' is of a network that says its sigma, and this one says "

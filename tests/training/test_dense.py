@@ -202,3 +202,28 @@ def test_dense_refuses_widths_that_do_not_fit_the_frame() -> None:
         built(widths=(PIXELS, 10, 300))
     with pytest.raises(ValueError, match="Input should be 'none', 'subtract' or 'divide'"):
         built(continuum="remove")
+
+
+def test_a_sigma_is_learnt_where_the_model_is_wrong() -> None:
+    batch, _ = population(200)
+    # Half of the spectrum moves in a way that a bottleneck of one unit cannot follow.
+    lump = 0.5 * torch.randn(200, 100, generator=torch.Generator().manual_seed(1))
+    x = torch.cat([torch.ones(200, 100), 1 + lump], dim=1)
+    batch = replace(batch, x=x, weight=torch.full_like(x, 1e4))
+    options = {"widths": [PIXELS, 20, 1, 20, PIXELS], "loss": "gaussian", "sigma": True}
+    model = resolve("training.models", "dense").build(GRID, **options)
+    model.start(lambda: [batch], seed=1)
+    descent = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        descent.zero_grad()
+        model.loss(batch).backward()
+        descent.step()
+    sigma = model(batch.x, batch.weight, batch.z).sigma.detach().mean(0)
+    assert float(sigma[:100].median()) < 0.05
+    assert float(sigma[100:].median()) == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("options", [{"sigma": True}, {"loss": "gaussian"}])
+def test_a_sigma_and_what_teaches_it_come_together(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="set both"):
+        resolve("training.models", "dense").build(GRID, **options)

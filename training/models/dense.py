@@ -5,10 +5,10 @@ CS sees the spectrum without its continuum, and has to infer that from the lines
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from storage.grid import Grid
@@ -21,6 +21,9 @@ from training.network import Network, NetworkOptions
 
 FS = (3800, 3000, 2100, 1500, 850, 350, 110, 300, 750, 1400, 2700, 3800)
 "Units of each layer, Camilleri+2025, Table 1."
+
+FIRST_LOG_SIGMA = -2.3
+"Sigma that the learning of it starts from: a tenth of the normalised flux."
 
 
 class Options(NetworkOptions):
@@ -37,13 +40,21 @@ class Options(NetworkOptions):
     "Weights at the start; biases are 0."
     centre: bool = True
     "Start as the median training spectrum: the first and last bias from it, no last weights."
+    sigma: bool = False
+    "Whether it says how far off it may be in each pixel; learnt by loss 'gaussian'."
+
+    @model_validator(mode="after")
+    def _sigma_is_learnt(self) -> Self:
+        if self.sigma != (self.loss == "gaussian"):
+            raise ValueError("sigma is learnt by loss 'gaussian', and by no other: set both")
+        return self
 
 
 class Dense(Network):
     """Linear layers with an activation after each but the last."""
 
     def __init__(self, grid: Grid, widths: Sequence[int], options: Options) -> None:
-        super().__init__(grid, options)
+        super().__init__(grid, options, says_sigma=options.sigma)
         self.options = options
         self.continuum = None if options.continuum == "none" else Continuum(grid)
         self.linears = layers(widths, [widths[0] * self.channels, *widths[1:-1]])
@@ -51,6 +62,7 @@ class Dense(Network):
             nn.PReLU(n, init=0.2) if options.activation == "prelu" else nn.ReLU()
             for n in widths[1:-1]
         )
+        self.spread = nn.Linear(widths[-2], widths[-1]) if options.sigma else None
         self.bottleneck = min(range(1, len(widths) - 1), key=lambda layer: widths[layer])
 
     def seen(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -72,12 +84,19 @@ class Dense(Network):
             hidden = activation(linear(hidden))
             if number == self.bottleneck:
                 latent = hidden
-        return Output(flux=self.linears[-1](hidden), latent=latent)
+        return Output(self.linears[-1](hidden), self._sigma(hidden), latent)
+
+    def _sigma(self, hidden: Tensor) -> Tensor | None:
+        # In logarithms, within what float32 can hold the squares of.
+        return None if self.spread is None else self.spread(hidden).clamp(-12, 3).exp()
 
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Draw the weights, and begin as the median spectrum if so."""
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         draw(linears, self.options.init, seed)
+        if self.spread is not None:
+            nn.init.zeros_(self.spread.weight)
+            nn.init.constant_(self.spread.bias, FIRST_LOG_SIGMA)
         if self.options.centre:
             flux, target = medians(
                 batches(), lambda b: (self.seen(b.x, b.weight)[:, 0], bridged(*b.wanted))
