@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 from dask.utils import format_bytes
 from distributed import Client
@@ -31,6 +32,10 @@ def background(job: Job, script: str) -> str:
     return str(pid)
 
 
+BACK_S = 600
+"Within which a worker that died must be there again, s."
+
+
 @contextmanager
 def workers(
     make: Callable[..., AbstractContextManager[Any]],
@@ -41,8 +46,15 @@ def workers(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix="workers-", dir=folder)
+    # Dask gives a worker up that is not back after 15 s; importing alone takes longer on a busy
+    # machine, and when all are given up a run waits for ever.
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": BACK_S})
     try:
-        with make(**options, local_directory=scratch) as cluster, Client(cluster) as client:
+        with (
+            patience,
+            make(**options, local_directory=scratch) as cluster,
+            Client(cluster) as client,
+        ):
             yield client
     finally:
         # What a killed worker spilled may not be ours to remove; it is nothing to fail for.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -97,6 +98,11 @@ def test_a_killed_worker_is_started_again(client: Client) -> None:
 
 
 @pytest.mark.cluster
+def test_a_worker_that_starts_slowly_again_is_not_given_up(client: Client) -> None:
+    # As long as that, Dask's clusters wait for one that died; else nobody would be left.
+    assert dask.config.get("distributed.deploy.lost-worker-timeout") >= 300
+
+
 def test_closing_leaves_no_process_and_no_scratch(tmp_path: Path) -> None:
     with local.cluster(Resources(memory="1GiB"), tmp_path / "new" / "run") as client:
         pids = list(client.run(os.getpid).values())
