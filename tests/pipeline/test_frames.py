@@ -23,7 +23,7 @@ from tests.pipeline.scene import SPECTRA, card_of, factors, ingested, save
 from tests.pipeline.stores import CONFIG, FRAME, GRID
 from training.frame import Frame
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 N = 200
 NAMES = ("Dn4000", "HdeltaF", "Mgb")
