@@ -221,7 +221,7 @@ def test_a_run_is_named_by_its_augment() -> None:
     content = arrays(100)
 
     def task(model: str = "mean", loss: str = "", **augment: Any) -> Task:
-        options = {"loss": loss} if loss else {}
+        options: dict[str, Any] = {"loss": loss, "sigma": True} if loss else {}
         return Task(
             card=ModelCard.parse({"model": model, "options": options, "augment": augment}),
             source=ArraySource(grid=GRID, arrays=content),
