@@ -118,7 +118,7 @@ class Sums:
     @torch.no_grad()
     def end(self, total: Tensors) -> float:
         """The objective."""
-        named = {name.removeprefix(MODEL): total[name] for name in total if MODEL in name}
+        named = {name.removeprefix(MODEL): total[name] for name in total if name.startswith(MODEL)}
         return self.model.update(named)
 
     def judge(self, loss: float) -> None:

@@ -8,7 +8,8 @@ import torch
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As Ray's workers have it in tests: another number of threads rounds otherwise."""
+    """As Ray's workers have it in tests: another number rounds otherwise, and on small products
+    threads mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from storage.grid import Grid
+from storage.mock import generator
 from storage.names import resolve
 from training.batch import Batch, take
 from training.model import Denoiser
@@ -97,3 +99,43 @@ def taught(model: Denoiser, batch: Batch, epochs: int = 8) -> list[float]:
             descent.step()
         found.append(float(model.loss(batch).detach()))
     return found
+
+
+def descend(model: Denoiser, batch: Batch, lr: float) -> None:
+    """Three plain steps: weights that start at 0 hide what is before them for one."""
+    model.start(lambda: cut(batch, 50), seed=1)
+    descent = torch.optim.SGD(model.parameters(), lr=lr)
+    for _ in range(3):
+        descent.zero_grad()
+        model.loss(batch).backward()
+        descent.step()
+
+
+def assert_all_pulled_on(model: Denoiser) -> None:
+    for label, parameter in model.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.isfinite().all(), label
+        assert parameter.grad.abs().sum() > 0, label
+
+
+def observed(
+    truth: xr.Dataset,
+    grid: Grid,
+    seed: int,
+    stream: str,
+    snr_g: tuple[float, float] | None,
+    level: float,
+) -> xr.Dataset:
+    """The truth of a mock at S/N 4 to 30 of a flux of `level`, 2 % of the pixels missing."""
+    rng = generator(seed, stream)
+    n = truth.sizes["spectrum"]
+    snr = rng.uniform(*(snr_g or (4.0, 30.0)), n)
+    sigma = level / snr[:, None] * np.ones(grid.size)
+    ivar = np.where(rng.random(sigma.shape) < 0.02, 0.0, sigma**-2)
+    flux = (truth["flux"].to_numpy() + sigma * rng.normal(size=sigma.shape)) * (ivar > 0)
+    axes = ("spectrum", "wavelength")
+    return truth.assign(
+        flux=(axes, flux.astype(np.float32)),
+        ivar=(axes, ivar.astype(np.float32)),
+        snr_g=("spectrum", snr),
+    )

@@ -1,6 +1,5 @@
 """The autoencoders of Scourfield+2023 have the paper's layers, and the loss with its right sign."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,6 +16,8 @@ from storage.grid import Grid
 from storage.names import resolve
 from tests.training.small import GRID, PIXELS, cut, population, taught
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {"latent": 3, "units": [64, 32], "dropout": 0.1}
 PAPER = [
     ("ae", 2, 0.8, [900, 800, 400, 300]),
@@ -28,15 +29,6 @@ PAPER = [
     ("vae", 6, 0.5, [800, 800, 700, 600]),
     ("vae", 10, 0.9, [900, 900, 600, 400]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(name: str, **options: Any) -> Any:

@@ -1,25 +1,28 @@
 """Every model of the shelf keeps the contract of a denoiser."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
 from storage.names import resolve, shelf
-from tests.training.small import GRID, PIXELS, cut, population, small, sums, taught
+from tests.training.small import (
+    GRID,
+    PIXELS,
+    assert_all_pulled_on,
+    cut,
+    descend,
+    population,
+    small,
+    sums,
+    taught,
+)
 from training.model import Denoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODELS = shelf("training.models")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +96,8 @@ def test_every_learnt_number_of_a_network_is_pulled_on(name: str) -> None:
     model = small(name)
     if model.fit != "gradient":
         return
-    model.start(lambda: cut(batch, 50), seed=1)
-    # Weights that start at 0 hide what is before them for one step.
-    descent = torch.optim.SGD(model.parameters(), lr=1e-4)
-    for _ in range(3):
-        descent.zero_grad()
-        model.loss(batch).backward()
-        descent.step()
-    for label, parameter in model.named_parameters():
-        assert parameter.grad is not None, label
-        assert parameter.grad.isfinite().all(), label
-        assert parameter.grad.abs().sum() > 0, label
+    descend(model, batch, lr=1e-4)
+    assert_all_pulled_on(model)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,6 +1,5 @@
 """FS and CS of Camilleri+2025 are what their paper says, and begin as the median spectrum."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,15 @@ import pytest
 import torch
 
 from storage.names import resolve
-from tests.training.small import GRID, PIXELS, cut, population, taught
+from tests.training.small import (
+    GRID,
+    PIXELS,
+    assert_all_pulled_on,
+    cut,
+    descend,
+    population,
+    taught,
+)
 from training.batch import Batch
 from training.bridge import bridged
 from training.continuum import Continuum
@@ -19,17 +26,10 @@ from training.frames import named
 from training.model import Denoiser
 from training.recipe import ModelCard
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CARDS = Path(__file__).resolve().parents[2] / "deploy/cards/models"
 WIDTHS = (PIXELS, 40, 10, 40, PIXELS)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(**options: Any) -> Denoiser:
@@ -185,16 +185,8 @@ def lined(n: int, seed: int = 0) -> Batch:
 def test_every_learnt_number_is_pulled_on(continuum: str) -> None:
     batch, _ = population(50)
     model = built(continuum=continuum, activation="prelu", ivar_input=True)
-    model.start(lambda: cut(batch, 50), seed=1)
-    # Weights that start at 0 hide what is before them for one step.
-    descent = torch.optim.SGD(model.parameters(), lr=1e-3)
-    for _ in range(3):
-        descent.zero_grad()
-        model.loss(batch).backward()
-        descent.step()
-    for label, parameter in model.named_parameters():
-        assert parameter.grad is not None, label
-        assert parameter.grad.abs().sum() > 0, label
+    descend(model, batch, lr=1e-3)
+    assert_all_pulled_on(model)
 
 
 def test_dense_refuses_widths_that_do_not_fit_the_frame() -> None:

@@ -1,7 +1,5 @@
 """What each model does is what its equations say."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -11,14 +9,7 @@ from storage.names import resolve
 from tests.training.small import GRID, PIXELS, population, small, taught
 from training.batch import each
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["ppca", "mppca", "pca", "wiener"])

@@ -1,7 +1,5 @@
 """The mixture of factor models: its equations, and what it gains over one Gaussian."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +10,7 @@ from storage.names import resolve
 from tests.training.small import GRID, PIXELS, cut, made, population, sums, taught
 from training.batch import Batch
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(**options):  # type: ignore[no-untyped-def]

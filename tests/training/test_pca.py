@@ -1,7 +1,5 @@
 """Principal components, plain and weighted."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -10,14 +8,7 @@ from sklearn.decomposition import PCA as SklearnPCA
 from storage.names import resolve
 from tests.training.small import GRID, PIXELS, ROWS, made, population, taught
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_pca_is_that_of_scikit_learn() -> None:

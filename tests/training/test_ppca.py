@@ -1,6 +1,5 @@
 """The factor model does what its equations say."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +10,7 @@ from scipy.stats import multivariate_normal
 from storage.names import resolve
 from tests.training.small import GRID, PIXELS, ROWS, made, population, sums, taught
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_ppca_posterior_is_that_of_a_gaussian() -> None:

@@ -1,7 +1,6 @@
 """The reduced cards of autoencoders and star networks learn what a mock survey has to teach."""
 
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,8 @@ from training.recipe import Fit, ModelCard
 from training.source import Arrays, ArraySource
 from training.task import Task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CARDS = Path(__file__).parents[2] / "deploy/cards"
 # What the frames look at: a test spends no time on pixels that nobody sees.
 GRIDS = {
@@ -30,15 +31,6 @@ GRIDS = {
     "mock-v1": Grid(kind="log", start=3.565, step=1e-4, size=4150),
 }
 UNSEEN = 300
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a busy machine threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,12 @@ from training.frames import named
 from training.recipe import ModelCard
 from training.redshifted import Redshifted, rest_grid
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HERE = Path(__file__).parent
 CARDS = HERE.parents[1] / "deploy/cards/models"
 PEER = os.environ.get("SPECMILL_SPENDER_PYTHON", "")
 SMALL = {"filters": [8, 12, 16], "encoder": [12], "decoder": [12, 16]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def spender(grid: Grid = GRID, **options: Any) -> Any:

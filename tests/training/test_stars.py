@@ -1,6 +1,5 @@
 """The networks of Pal & Dobos for stars: layers, starting weights, and rows without data."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +13,13 @@ from storage.names import resolve
 from tests.training.small import GRID, PIXELS, cut, population, taught
 from training.perceptron import linears
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STAR = Grid(kind="linear", start=7100, step=0.427, size=4096)
 SMALL: dict[str, dict[str, Any]] = {
     "dae": {"hidden": [64, 24, 64], "output": "linear"},
     "unet": {"filters": 8, "levels": 2, "output": "linear"},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(name: str, grid: Grid = GRID, **options: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from storage.grid import Grid
 from storage.mock import generator
+from tests.training.small import observed
 from training.frame import Frame
 from training.model import Denoiser, Output
 from training.reference import Linear
@@ -53,18 +54,7 @@ class Toy:
         stream: str,
         snr_g: tuple[float, float] | None = None,
     ) -> xr.Dataset:
-        rng = generator(seed, stream)
-        n = truth.sizes["spectrum"]
-        snr = rng.uniform(*(snr_g or (4.0, 30.0)), n)
-        sigma = 2.0 / snr[:, None] * np.ones(grid.size)
-        ivar = np.where(rng.random(sigma.shape) < 0.02, 0.0, sigma**-2)
-        flux = (truth["flux"].to_numpy() + sigma * rng.normal(size=sigma.shape)) * (ivar > 0)
-        axes = ("spectrum", "wavelength")
-        return truth.assign(
-            flux=(axes, flux.astype(np.float32)),
-            ivar=(axes, ivar.astype(np.float32)),
-            snr_g=("spectrum", snr),
-        )
+        return observed(truth, grid, seed, stream, snr_g, level=2.0)
 
 
 def measure(

@@ -1,6 +1,5 @@
 """The Wiener estimator is the best on a Gaussian population, as theory and the reference are."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,21 +11,14 @@ from tests.training.small import GRID, PIXELS, cut, made, taught
 from training.batch import Batch
 from training.reference import Linear
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COMPONENTS = 6
 PIXEL = np.linspace(0.2, 3, PIXELS)
 BASIS = np.sin(np.outer(np.arange(1, COMPONENTS + 1), PIXEL)) * (
     0.5 * 0.6 ** np.arange(COMPONENTS)[:, None]
 )
 MEAN = 1 + 0.3 * PIXEL / 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def gaussian(n: int, seed: int) -> tuple[Batch, np.ndarray]:

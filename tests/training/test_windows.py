@@ -1,6 +1,5 @@
 """NW and NW-S of Camilleri+2025 are what their paper says, and see their windows alone."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,25 @@ import torch
 from torch import nn
 
 from storage.names import resolve
-from tests.training.small import GRID, OPTIONS, PIXELS, cut, population
+from tests.training.small import (
+    GRID,
+    OPTIONS,
+    PIXELS,
+    assert_all_pulled_on,
+    cut,
+    descend,
+    population,
+)
 from training.bridge import bridged
 from training.frames import named
 from training.model import Denoiser
 from training.recipe import ModelCard
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CARDS = Path(__file__).resolve().parents[2] / "deploy/cards/models"
 BLUE, RED = slice(0, 40), slice(120, 160)
 "Pixels of `GRID` that the small windows hold."
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small products on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(**options: Any) -> Denoiser:
@@ -142,15 +142,8 @@ def test_windows_begin_as_the_median_spectrum() -> None:
 def test_every_learnt_number_is_pulled_on_the_skip_too() -> None:
     batch, _ = population(50)
     model = built(skip=True)
-    model.start(lambda: cut(batch, 50), seed=1)
-    descent = torch.optim.SGD(model.parameters(), lr=1e-3)
-    for _ in range(3):
-        descent.zero_grad()
-        model.loss(batch).backward()
-        descent.step()
-    for label, parameter in model.named_parameters():
-        assert parameter.grad is not None, label
-        assert parameter.grad.abs().sum() > 0, label
+    descend(model, batch, lr=1e-3)
+    assert_all_pulled_on(model)
     joined = model.trunk[0].weight.grad
     assert joined.shape == (24, 24 + 40)
     assert joined[:, -40:].abs().sum() > 0
