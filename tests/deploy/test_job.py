@@ -156,7 +156,11 @@ def test_a_script_passes_a_signal_on_and_waits_for_the_end(
     )
     job = Job(name="end", command=("bash", "-c", wait), folder=tmp_path)
     with subprocess.Popen(
-        ["bash", str(job.write(script(job, id="7")))], stdout=subprocess.PIPE, text=True
+        ["bash", str(job.write(script(job, id="7")))],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell cannot trap what was ignored before it began, as under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"

@@ -1,0 +1,1 @@
+"""Stars: radial velocity and first parameters from raw and from denoised spectra."""
