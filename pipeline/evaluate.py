@@ -20,6 +20,7 @@ from pipeline.query import open_survey
 from pipeline.route import plan
 from pipeline.score import Three, score
 from pipeline.stage import config_of
+from storage import whole
 from storage.provenance import provenance
 from storage.schema import Split, Status
 from storage.store import Survey, exists
@@ -50,7 +51,9 @@ def evaluate(card: Card) -> dict[str, Any]:
         **provenance(),
         "products": [_product(card, ds, name) for name in products_of(card, ds)],
     }
-    _write(Path(card.run.dir) / FILE, found)
+    # allow_nan: a NaN is a mistake of ours, and no JSON.
+    text = json.dumps(found, indent=1, allow_nan=False)
+    whole.replace(Path(card.run.dir) / FILE, f"{text}\n")
     return found
 
 
@@ -174,11 +177,3 @@ def _index(
     )
     kept = ("n", "noise", "delta_o", "ratio", "ratio_error", "coverage")
     return {**whole, "trusted": {key: part[key] for key in kept}}
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    # allow_nan: a NaN is a mistake of ours, and no JSON.
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    partial.replace(file)

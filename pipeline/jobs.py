@@ -16,6 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from deploy.backend import Queue, Seen
+from storage import whole
 from storage.names import resolve
 
 logger = logging.getLogger(__name__)
@@ -117,11 +118,8 @@ def load(folder: Path) -> list[Record]:
 
 def save(folder: Path, records: Sequence[Record]) -> None:
     """Keep the jobs of a run, whole or not at all."""
-    file = folder / "jobs" / FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps([asdict(record) for record in records], indent=1))
-    partial.replace(file)
+    text = json.dumps([asdict(record) for record in records], indent=1)
+    whole.replace(folder / "jobs" / FILE, text)
 
 
 def now() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.blocks import Tally
 from pipeline.card import Card
+from storage import whole
 
 FILE = "rates.json"
 FEWEST = 256
@@ -19,12 +20,9 @@ def note(card: Card, stages: Collection[str], rows: int, tallies: Mapping[str, T
     if rows < FEWEST:
         return
     seconds = max(tally.seconds for tally in tallies.values())
-    file = Path(card.run.dir) / FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
     said = {"rows": rows, "seconds": round(seconds, 3), "workers": card.cluster.workers}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({**known(card), name: said}, indent=1))
-    partial.replace(file)
+    text = json.dumps({**known(card), name: said}, indent=1)
+    whole.replace(Path(card.run.dir) / FILE, text)
 
 
 def known(card: Card) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.examples import examples, portrait
 from pipeline.query import open_survey
 from pipeline.score import FEWEST
 from pipeline.stage import config_of
+from storage import whole
 from storage.provenance import code_version, provenance
 from storage.schema import REASONS, Reason, Status
 from storage.store import Survey, exists
@@ -53,10 +54,7 @@ def report(card: Card) -> str:
     ds = open_survey(card.store, config_of(card))
     page = _environment().get_template(TEMPLATE).render(**_content(card, ds))
     target = _target(card)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.write_text(page)
-    partial.replace(target)
+    whole.replace(target, page)
     return str(target)
 
 

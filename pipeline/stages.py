@@ -16,6 +16,7 @@ from pipeline import rates, signals
 from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.worker import Setup
+from storage import whole
 from storage.names import resolve
 
 logger = logging.getLogger(__name__)
@@ -94,11 +95,8 @@ def stage(name: str, card: Card, machine: Machine) -> str:
 def _note_time(card: Card, name: str, seconds: float) -> None:
     """Keep the wall time of a stage for the report."""
     file = Path(card.run.dir) / TIMES
-    file.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(file.read_text()) if file.exists() else {}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({**known, name: round(seconds, 1)}))
-    partial.replace(file)
+    whole.replace(file, json.dumps({**known, name: round(seconds, 1)}))
 
 
 def _simulate(card: Card, machine: Machine) -> str | None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file in place of the one that is there."""
+    """Write a file in place of the one that is there, and its folder where there is none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text)
     partial.replace(file)
