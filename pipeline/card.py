@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from deploy.job import Cluster
+from pipeline.card_measure import Measure
 from pipeline.card_outside import Outside
 from pipeline.card_sample import Sample
 from pipeline.card_table import Table
@@ -113,6 +114,8 @@ class VerdictTable(Table):
     "Noiseless objects that the linear reference is learnt from."
     library: NonNegativeInt = 0
     "Noiseless objects of the library reference; 0: the linear one alone. 100,000 take minutes."
+    calibrate: NonNegativeInt = 500
+    "Objects in each bin of S/N that show what errors denoised indices have; 0: no table is made."
 
 
 class Route(Table):
@@ -138,17 +141,6 @@ class Denoise(Table):
     "Of matrix products; auto is the fastest that moves no index by 0.1 formal errors."
     unproven: bool = False
     "Whether a model whose verdict is failed or missing may be used; the product says so."
-
-
-class Measure(Table):
-    """[measure]: what is measured on what."""
-
-    inputs: tuple[str, ...] = ("raw", "raw@frame", "truth@frame", "model@frame", "denoised")
-    "raw, raw@frame, truth@frame, model@frame, and denoised: every product of this card."
-    indices: tuple[str, ...] = ("Dn4000", "HdeltaF", "Mgb")
-    "Names on pipeline.indices."
-    draws: int = Field(default=16, ge=16)
-    "Draws of the posterior that give the error of an index on a denoised spectrum."
 
 
 class Report(Table):

@@ -3,8 +3,9 @@
 import logging
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +23,9 @@ from storage.schema import Status
 from storage.store import Survey
 from storage.writer import WriteError
 
+if TYPE_CHECKING:
+    from pipeline.one_result import Made
+
 OK, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4
 SHOWN = 20
 "Reasons that are printed."
@@ -37,24 +41,67 @@ app = typer.Typer(
 
 def _verb(name: str, text: str) -> None:
     def verb(card: CardArgument, settings: SetOption = None) -> None:
-        loaded = cards.load(card, settings or [])
-        with stages.Machine(loaded) as machine:
-            _say(name, stages.stage(name, loaded, machine))
-        raise typer.Exit(_quarantined(loaded))
+        _do(name, card, settings)
 
     app.command(name, help=text)(verb)
+
+
+def _do(name: str, path: str, settings: list[str] | None) -> NoReturn:
+    """A stage of a card, and the exit status that it deserves."""
+    loaded = cards.load(path, settings or [])
+    with stages.Machine(loaded) as machine:
+        _say(name, stages.stage(name, loaded, machine))
+    raise typer.Exit(_quarantined(loaded))
 
 
 for _name, _text in {
     "simulate": "Write a mock survey with known truth, in the survey's own files.",
     "train": "Train the models of the card, and judge them.",
     "map": "Denoise and measure, in one pass over the survey.",
-    "denoise": "Run the routes' models over the survey.",
     "measure": "Measure line indices on everything there is.",
     "evaluate": "Judge the products on the survey.",
     "report": "Write the page for people.",
 }.items():
     _verb(_name, _text)
+
+
+@app.command()
+def denoise(
+    sources: Annotated[list[str], typer.Argument(metavar="CARD | FILE...")],
+    model: Annotated[str, typer.Option(help="A checkpoint; or its name, digest, best.")] = "",
+    checkpoints: Annotated[str, typer.Option(help="Folder of checkpoints, or of a run.")] = "",
+    reader: Annotated[str, typer.Option(help="Format; found by the file's name.")] = "",
+    z: Annotated[float | None, typer.Option("--z", help="Redshift, for the file's own.")] = None,
+    rows: Annotated[str, typer.Option(help="Of a file of many: 0,4,10:20.")] = "",
+    output: Annotated[str, typer.Option("--out", metavar="DIR")] = ".",
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    figure: Annotated[bool, typer.Option(help="Draw them, too.")] = True,
+    unproven: Annotated[bool, typer.Option("--unproven", help="Whatever the verdict.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Run the routes' models over the survey of a CARD, or one model over FILEs of spectra.
+
+    Of each FILE comes a FITS table, <name>.denoised.fits, with the denoised flux and the input on
+    the same wavelengths, flags, indices and where all of it is from; and a picture beside it.
+    """
+    from pipeline import one
+
+    asked = one.Asked(
+        files=tuple(sources),
+        model=model,
+        checkpoints=checkpoints,
+        reader=reader,
+        z=z,
+        rows=rows,
+        out=output,
+        force=force,
+        figure=figure,
+        unproven=unproven,
+        settings=tuple(settings or ()),
+    )
+    if asked.is_card:
+        _do("denoise", sources[0], settings)
+    raise typer.Exit(_one_by_one(one.denoise_files(asked)))
 
 
 @app.command()
@@ -124,6 +171,17 @@ def list_(
     out.print(trained(cards.load(card)) if card else shelf_table(what))
 
 
+def _one_by_one(found: "Iterable[Made]") -> int:
+    """What became of each file; exit status 1 when any spectrum could not be denoised."""
+    from pipeline.one_result import said
+
+    status = OK
+    for made in found:
+        out.print("\n".join(said(made)), highlight=False, markup=False)
+        status = QUARANTINED if made.failed else status
+    return status
+
+
 def _say(name: str, text: str) -> None:
     gap = "\n" if text.startswith(" ") else " "
     out.print(f"[bold]{name}[/bold]:{gap}{text}", highlight=False)
@@ -174,7 +232,14 @@ def main() -> None:
     except (LeaseError, WriteError, StoreError, QueueError, BlockError) as error:
         print(f"specmill: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from None
-    except (ValueError, FileNotFoundError, MemoryError, KeyError, ImportError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        MemoryError,
+        KeyError,
+        ImportError,
+    ) as error:
         # These are our words about what was asked for, so a traceback would only hide them.
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"specmill: {message}", file=sys.stderr)

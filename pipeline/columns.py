@@ -18,16 +18,24 @@ done, not above its S/N ceiling and no misfit of its input, else the raw one on 
 _SAYS = "denoised where proven, below its S/N ceiling and no misfit, else raw"
 DOUBTS = ("above_ceiling", "misfit")
 "Flags of a product that make the raw value the default."
+PARTS = {
+    "value": "",
+    "error": "_error",
+    "deshrunk": "_deshrunk",
+    "deshrunk_error": "_deshrunk_error",
+    "difference": "_difference",
+}
+"Variables of an index group, and what stands behind an index's name in a column."
 
 
 def done_only(ds: xr.Dataset) -> xr.Dataset:
     """Indices with NaN where the row is not done."""
     done = ds["status"] == Status.DONE
-    values = {n: ds[n].where(done).assign_attrs(ds[n].attrs) for n in ("value", "error")}
-    return ds.assign(values)
+    there = [name for name in PARTS if name in ds]
+    return ds.assign({n: ds[n].where(done).assign_attrs(ds[n].attrs) for n in there})
 
 
-def _short(names: Mapping[str, Any]) -> dict[str, str]:
+def short(names: Mapping[str, Any]) -> dict[str, str]:
     """Every full name, and the short one where it means one thing only: {name: full name}."""
     short = {full: LABEL.sub("", full) for full in names}
     count = Counter(short.values())
@@ -36,12 +44,16 @@ def _short(names: Mapping[str, Any]) -> dict[str, str]:
 
 
 def index_columns(indices: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
-    """<input>.<index> and <input>.<index>_error, by full and by unambiguous short names."""
+    """<input>.<index> and <input>.<index>_error, by full and by unambiguous short names.
+
+    Of a product `_deshrunk`, with its error, and `_difference` from the raw one, too.
+    """
     found = {}
-    for name, full in _short(indices).items():
+    for name, full in short(indices).items():
         for index in _names(indices[full]):
-            for part, suffix in (("value", ""), ("error", "_error")):
-                found[f"{name}.{index}{suffix}"] = _column(indices[full], index, part, full)
+            for part, suffix in PARTS.items():
+                if part in indices[full]:
+                    found[f"{name}.{index}{suffix}"] = _column(indices[full], index, part, full)
     return found
 
 
@@ -51,9 +63,16 @@ def _names(ds: xr.Dataset) -> list[str]:
 
 def _column(ds: xr.Dataset, index: str, part: str, said: str) -> xr.DataArray:
     column = ds[part].isel(index=_names(ds).index(index)).drop_vars("index", errors="ignore")
-    error = "error of " if part == "error" else ""
+    words = {
+        "value": "",
+        "error": "error of ",
+        "deshrunk": "de-shrunk ",
+        "deshrunk_error": "error of de-shrunk ",
+        "difference": "difference from the raw ",
+    }
     unit = ds.attrs.get("units", {}).get(index, "1")
-    column.attrs = {"units": unit, "long_name": f"{error}{index} on {said}"}
+    about = f"{words[part]}{index} on {said}"
+    column.attrs = {"units": unit, "long_name": about, "index_name": index}
     return column
 
 
@@ -61,7 +80,7 @@ def ledgers(products: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     """<product>.status and <product>.flag."""
     return {
         f"{name}.{part}": products[full][part]
-        for name, full in _short(products).items()
+        for name, full in short(products).items()
         for part in ("status", "flag")
     }
 

@@ -93,8 +93,8 @@ class Denoise:
         made["reason"].values[:] = self.plan.words(number, code)
         if (status == Status.DONE).any():
             batch = held.batch(model.frame)
-            _judge(made, model.footprint, held.footprint(), batch, (status, code), self.outside)
-            _fill(made, model.run(batch, self.precision), batch, status == Status.DONE)
+            judge(made, model.footprint, held.footprint(), batch, (status, code), self.outside)
+            fill(made, model.run(batch, self.precision), batch, status == Status.DONE)
         made["status"].values[:], made["reason_code"].values[:] = status, code
         return made
 
@@ -104,7 +104,7 @@ def group_of(config: str, chosen: route.Chosen) -> str:
     return f"denoised/{config}/{chosen.name}"
 
 
-def _judge(
+def judge(
     made: xr.Dataset,
     footprint: Footprint | None,
     columns: xr.Dataset,
@@ -112,7 +112,16 @@ def _judge(
     ledger: tuple[np.ndarray, np.ndarray],
     outside: str,
 ) -> None:
-    """Footprint and ceiling of the model, row by row; takes rows out, or flags them."""
+    """Footprint and ceiling of the model, row by row; takes rows out, or flags them.
+
+    made : flag and reason are changed; columns : what a footprint looks at; ledger : status and
+    reason code (N,) of the rows, changed; outside : 'skip' or 'flag', as a card has it.
+
+    Raises
+    ------
+    ValueError
+        When the checkpoint has no footprint.
+    """
     status, code = ledger
     if footprint is None:
         raise ValueError("the checkpoint has no footprint; train the model again")
@@ -131,7 +140,7 @@ def _judge(
     flag[mine & ~skipped & footprint.above_ceiling(columns)] |= ABOVE_CEILING
 
 
-def _fill(made: xr.Dataset, said: Output, batch: Batch, done: np.ndarray) -> None:
+def fill(made: xr.Dataset, said: Output, batch: Batch, done: np.ndarray) -> None:
     """Put what the model said into the product, in the survey's unit, where rows are done."""
     left = misfit(batch.x, batch.weight, said.flux)
     made["misfit"].values[done] = left[done]

@@ -89,7 +89,7 @@ def reference_of(ds: xr.Dataset, frame: str) -> str | None:
 def indices_of(ds: xr.Dataset, name: str) -> list[str]:
     """The indices that were measured on an input."""
     parts = [str(n).rpartition(".")[2] for n in ds.data_vars if str(n).startswith(f"{name}.")]
-    return [index for index in parts if f"{index}_error" in parts]
+    return [i for i in parts if ds[f"{name}.{i}"].attrs.get("index_name") == i]
 
 
 def comparable(ds: xr.Dataset, name: str, frame: str) -> list[str]:

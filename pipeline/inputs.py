@@ -2,13 +2,17 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from pipeline import route
 from pipeline.card import Card
 from pipeline.denoise import group_of
+from pipeline.held import Held
 from pipeline.product import loaded
 from pipeline.stage import config_of
-from storage.schema import Status
+from storage.schema import ObjectType, Reason, Status
 from storage.store import Survey
 from training.frame import Frame
 from training.frames import named
@@ -33,7 +37,11 @@ class Input:
 
 
 def inputs(
-    card: Card, survey: Survey, plan: route.Plan | None = None, making: Container[str] = ()
+    card: Card,
+    survey: Survey,
+    plan: route.Plan | None = None,
+    making: Container[str] = (),
+    key: Literal["inputs", "lines"] = "inputs",
 ) -> list[Input]:
     """What the card wants measured, of what the survey holds, or of products in the making.
 
@@ -41,6 +49,7 @@ def inputs(
     product is compared on its own; on the card's frame where no product is measured.
 
     plan : the routes; the card's when None.
+    key : the list of the card's table: inputs of indices, or of emission lines.
 
     Raises
     ------
@@ -51,20 +60,32 @@ def inputs(
     frames = dict.fromkeys(loaded(one.path).frame for one in chosen) or [named(card.frame.name)]
     known = _known(config_of(card), list(frames))
     found = []
-    for name in card.measure.inputs:
+    for name in getattr(card.measure, key):
         if name == "denoised":
             found += [_product(survey, config_of(card), one, making) for one in chosen]
         elif name not in known:
-            raise ValueError(f"measure.inputs: no {name!r} (there: {', '.join(known)}, denoised)")
+            raise ValueError(f"measure.{key}: no {name!r} (there: {', '.join(known)}, denoised)")
         else:
             # A real survey has no truth; a card may ask for it all the same.
             found += [one for one in known[name] if one.group in survey]
     return found
 
 
+def ledger(held: Held, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """Status and reason (N,) of what is measured in a group: its done rows of the sky's objects."""
+    before = held.values(group, "status")
+    quarantined = held.values(held.spectra, "status") == Status.QUARANTINED
+    science = held.values(held.spectra, "object_type") == ObjectType.SCIENCE
+    cases = [quarantined, ~science, before != Status.DONE]
+    reasons = [Reason.UPSTREAM_QUARANTINED, Reason.NOT_SCIENCE, Reason.UPSTREAM_NOT_APPLICABLE]
+    code = np.select(cases, reasons, Reason.NONE).astype("u2")
+    status = np.where(code == Reason.NONE, Status.DONE, Status.NOT_APPLICABLE).astype("u1")
+    return status, code
+
+
 def _chosen(card: Card, plan: route.Plan | None) -> tuple[route.Chosen, ...]:
     """The models whose products are measured."""
-    if "denoised" not in card.measure.inputs:
+    if "denoised" not in (*card.measure.inputs, *card.measure.lines):
         return ()
     return (plan or route.plan(card)).checkpoints
 

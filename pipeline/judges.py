@@ -71,7 +71,7 @@ def answered(
     galaxy. So it answers at rest whatever the frame: the same objects, with the same noise.
     """
     names, seed = indices_on(frame), card.run.seed
-    measure = partial(_measure, names)
+    measure = partial(measured, names)
     drawn = partial(trial, made, grid=grid, n=n, seed=seed, measure=measure, names=names, bins=bins)
     found = drawn(frame=at_rest(card, frame), references=references)
     if frame.rest:
@@ -131,11 +131,12 @@ def _lies_on(name: str, frame: Frame) -> bool:
     return bool(bands.min() >= edges[0] and bands.max() <= edges[-1])
 
 
-def _measure(
-    names: Sequence[str],
+def measured(
+    names: Sequence[str | index.Index],
     wavelength: np.ndarray,
     flux: Tensor,
     ivar: Tensor | None,
     z: Tensor | None = None,
 ) -> Tensor:
+    """Indices (N, I) of spectra on the axis of a frame, as `training.trials.Measure` wants them."""
     return index.measure(wavelength, flux, ivar, names, z=z).value

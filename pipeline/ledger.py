@@ -13,7 +13,7 @@ KINDS = {
     "truth": ("flux",),
     "denoised": ("flux",),
     "indices": ("value",),
-    "lines": (),
+    "lines": ("flux",),
     "catalog": (),
 }
 "Groups of rows, and the arrays of which a done row holds something."
@@ -50,12 +50,12 @@ def holes(group: str, values: dict[str, np.ndarray], first: int) -> Iterator[Fin
     """Done rows that hold nothing: a hole in the store reads as zeros, or as NaN for an index."""
     if "status" not in values:
         return
-    done = values["status"] == Status.DONE
-    for name in KINDS[group.split("/")[0]]:
+    done, kind = values["status"] == Status.DONE, group.split("/")[0]
+    for name in KINDS[kind]:
         if name not in values:
             continue
-        if name == "value":
-            # An index that could not be measured says why in its flag.
+        if kind in ("indices", "lines"):
+            # What could not be measured says why in its flag.
             held = np.isfinite(values[name]) | (values.get("flag", np.zeros(1)) > 0)
         else:
             held = values[name] != 0

@@ -2,35 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from pipeline import index
+from pipeline import errors, index, user_indices
+from pipeline.errors import Denoised, Found
+from pipeline.errors import ErrorKind as ErrorKind
 from pipeline.held import Held
-from pipeline.index import Flag, Measured
-from pipeline.inputs import Input
+from pipeline.index_lick import on_axis
+from pipeline.index_rules import Rules
+from pipeline.inputs import Input, ledger
 from pipeline.product import loaded
 from pipeline.stage import grid_of
-from storage.schema import LEDGER, Field, ObjectType, Reason, Status, template
-from training.apply import ROWS
+from storage.schema import LEDGER, Field, Status, template
+from training import calibrated, draws
 from training.checkpoint import Checkpoint
 from training.device import download, upload, worker_device
+from training.frame import Frame
 from training.norm import NOISELESS
 
-VERSION = 1
+VERSION = 2
 "Raised when the same flux gives other values: indices are stale then."
-
-
-class ErrorKind(IntEnum):
-    """Where the error of an index comes from."""
-
-    NONE = 0
-    FORMAL = 1
-    DRAWS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class Measure:
 
     config: str
     input: Input
-    names: tuple[str, ...]
+    rules: Rules
     draws: int
     seed: int
     precision: str = "float32"
@@ -53,45 +48,115 @@ class Measure:
     @property
     def needs(self) -> tuple[tuple[str, str], ...]:
         """What it always reads: (group, variable)."""
-        return ((self.input.group, self.input.variable),)
+        own = ((self.input.group, self.input.variable),)
+        if not self.input.checkpoint:
+            return own
+        # The spectra themselves, from which a product is told apart.
+        return (*own, *((f"spectra/{self.config}", n) for n in ("flux", "ivar", "z", "ebv")))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The indices."""
+        return self.rules.names
+
+    @property
+    def errors(self) -> str:
+        """Digest of the table that errors on a product are from; empty where there is none."""
+        return calibrated.digest(self.input.checkpoint) if self.input.checkpoint else ""
 
     def __call__(self, held: Held) -> xr.Dataset:
         """Measure a block."""
-        status, code = _ledger(held, self.input.group)
-        made = indices(held.block.last - held.block.first, self.names).copy(deep=True)
+        status, code = ledger(held, self.input.group)
+        rows = held.block.last - held.block.first
+        made = indices(rows, self.names, bool(self.input.checkpoint)).copy(deep=True)
         made = made.drop_vars("index")
-        for name in ("value", "error"):
-            # Unlike a pixel, an index that was not measured is not zero.
-            made[name].values[:] = np.nan
-        if (status == Status.DONE).any():
-            found, kind = self._measured(held)
-            done = status == Status.DONE
-            made["value"].values[done] = download(found.value)[done]
-            made["error"].values[done] = download(found.error)[done]
-            made["flag"].values[done] = download(found.flag)[done]
-            known = done[:, None] & np.isfinite(download(found.error))
-            made["error_kind"].values[known] = kind
+        for name, variable in made.data_vars.items():
+            if variable.dtype.kind == "f":
+                # Unlike a pixel, an index that was not measured is not zero.
+                made[name].values[:] = np.nan
+        done = status == Status.DONE
+        if done.any():
+            for name, values in self._measured(held).items():
+                made[name].values[done] = values[done]
         made["status"].values[:], made["reason_code"].values[:] = status, code
         return made
 
-    def _measured(self, held: Held) -> tuple[Measured, ErrorKind]:
+    def _measured(self, held: Held) -> dict[str, np.ndarray]:
+        """Variables (N, index) of the group, for all rows of a block."""
         flux = held.values(self.input.group, self.input.variable)
         if self.input.checkpoint:
-            return _on_product(loaded(self.input.checkpoint), flux, self, held), ErrorKind.DRAWS
+            model = loaded(self.input.checkpoint)
+            found = self._denoised(held, model, flux)
+            return _variables(found) | {"difference": found.value - self._seen(held, model)}
         observed = self.input.variable == "flux" and self.input.group == held.spectra
         # A best fit or a truth has no noise: it has data wherever it is given.
         ivar = held.values(held.spectra, "ivar") if observed else _exact(flux)
         if self.input.frame is None:
             grid, z = grid_of(held.survey, held.spectra), held.values(held.spectra, "z")
-            found = index.measure(grid.wavelength, _there(flux), _there(ivar), self.names, z=z)
+            rows = _there(flux), _there(ivar)
+            plain = self.rules(grid.wavelength, *rows, z=z, lsf=self._lsf(held, None))
         else:
             frame = self.input.frame
             batch = held.batch(frame) if observed else held.framed(frame, flux, ivar)
             axis, seen = frame.grid.wavelength, frame.z_seen(batch.z)
-            found = index.measure(axis, batch.x, batch.weight, self.names, z=seen)
-        if observed:
-            return found, ErrorKind.FORMAL
-        return found._replace(error=torch.full_like(found.error, torch.nan)), ErrorKind.NONE
+            lsf = self._lsf(held, frame)
+            plain = self.rules(axis, batch.x, batch.weight, z=seen, lsf=lsf)
+        value, error, flag = map(download, plain)
+        if not observed:
+            error = np.full_like(error, np.nan)
+        kind = np.where(np.isfinite(error), ErrorKind.FORMAL, ErrorKind.NONE)
+        return {"value": value, "error": error, "flag": flag, "error_kind": kind}
+
+    def _denoised(self, held: Held, model: Checkpoint, flux: np.ndarray) -> Found:
+        group, spectra = self.input.group, held.spectra
+        latent, cov = (
+            _there(held.values(group, name)) if held.has(group, "latent_cov") else None
+            for name in ("latent", "latent_cov")
+        )
+        rows = Denoised(
+            flux=_there(flux),
+            latent=latent,
+            cov=cov,
+            kind=held.values(spectra, "class"),
+            z=held.values(spectra, "z"),
+            snr=held.values(spectra, "snr_g"),
+            first=held.block.first,
+            lsf=self._lsf(held, model.frame),
+        )
+        return errors.measured(model, rows, self.rules, draws=self.draws, seed=self.seed)
+
+    def _seen(self, held: Held, model: Checkpoint) -> np.ndarray:
+        """Values (N, index) of the noisy spectra on the frame of a model: raw@<frame>."""
+        frame = model.frame
+        group = f"indices/{self.config}/raw@{frame.label}"
+        if group in held.made:
+            return held.values(group, "value")
+        batch = held.batch(frame)
+        axis, z = frame.grid.wavelength, frame.z_seen(batch.z)
+        lsf = self._lsf(held, frame)
+        return download(self.rules(axis, batch.x, batch.weight, z=z, lsf=lsf).value)
+
+    def _lsf(self, held: Held, frame: Frame | None) -> torch.Tensor | None:
+        """Line spread, pixels, of the spectra or on a frame, where the rules look at it."""
+        if not self.rules.lick:
+            return None
+        lsf, z = (held.values(held.spectra, name) for name in ("lsf", "z"))
+        if frame is not None:
+            grid = grid_of(held.survey, held.spectra)
+            lsf = on_axis(lsf, grid, frame.grid, z if frame.rest else None)
+        return _there(lsf.astype(np.float32))
+
+
+def _variables(found: Found) -> dict[str, np.ndarray]:
+    """As an index group names them."""
+    return {
+        "value": found.value,
+        "error": found.error,
+        "error_kind": found.kind,
+        "flag": found.flag,
+        "deshrunk": found.deshrunk,
+        "deshrunk_error": found.deshrunk_error,
+    }
 
 
 def measure_indices(
@@ -101,6 +166,7 @@ def measure_indices(
     names: Sequence[str] = ("Dn4000", "HdeltaF", "Mgb"),
     medium: index.Medium = "vacuum",
     z: ArrayLike | None = None,
+    tables: Sequence[str] = (),
 ) -> xr.Dataset:
     """Line indices of N spectra, no store needed.
 
@@ -118,6 +184,8 @@ def measure_indices(
         Of the wavelengths.
     z : (N,) float, optional
         Redshifts of observed spectra.
+    tables : sequence of str
+        Files of indices of your own, TOML or ECSV, whose names may be asked for too.
 
     Returns
     -------
@@ -128,79 +196,56 @@ def measure_indices(
     Raises
     ------
     ValueError
-        When a name is unknown, a shape does not fit or the axis is not even.
+        When a name is unknown, a shape does not fit, the axis is not even or a table is wrong.
+    FileNotFoundError
+        When a table is not there.
     """
+    chosen = user_indices.chosen(names, tables)
     found = index.measure(
         wavelength,
         np.atleast_2d(np.asarray(flux)),
         None if ivar is None else np.atleast_2d(np.asarray(ivar)),
-        names,
+        chosen,
         z=None if z is None else np.atleast_1d(np.asarray(z, np.float64)),
         medium=medium,
     )
     values = {n: (("spectrum", "index"), t.numpy()) for n, t in found._asdict().items()}
-    return xr.Dataset(values, coords={"index": list(names)}, attrs={"units": units(names)})
+    units = {each.name: each.units for each in chosen}
+    return xr.Dataset(
+        values, coords={"index": [each.name for each in chosen]}, attrs={"units": units}
+    )
 
 
-def indices(n: int, names: Sequence[str]) -> xr.Dataset:
-    """The shape of an index group of n rows, with no values held."""
-    shape = template(n, None, _FIELDS, {"index": len(names)})
+def indices(n: int, names: Sequence[str], denoised: bool) -> xr.Dataset:
+    """The shape of an index group of n rows, with no values held.
+
+    denoised : of a product, whose values also come with the shrinkage taken out, and as differences
+    from those of the noisy spectra.
+    """
+    fields = _FIELDS | (_OF_PRODUCT if denoised else {}) | LEDGER
+    shape = template(n, None, fields, {"index": len(names)})
     words = np.array(names, np.dtypes.StringDType())
     said = {"units": "1", "long_name": "name of the index"}
     return shape.assign_coords(index=("index", words, said))
 
 
-_CELL = ("spectrum", "index")
+def _cell(dtype: str, description: str, codes: type[ErrorKind] | None = None) -> Field:
+    return Field(
+        dtype=dtype, units="1", dims=("spectrum", "index"), description=description, codes=codes
+    )
+
+
 _FIELDS = {
-    "value": Field(dtype="f8", units="1", dims=_CELL, description="index; attrs has the units"),
-    "error": Field(dtype="f4", units="1", dims=_CELL, description="one standard deviation"),
-    "error_kind": Field(
-        dtype="u1", units="1", dims=_CELL, description="where the error is from", codes=ErrorKind
-    ),
-    "flag": Field(dtype="u1", units="1", dims=_CELL, description="what to know of the value"),
-    **LEDGER,
+    "value": _cell("f8", "index; attrs has the units"),
+    "error": _cell("f4", "one standard deviation"),
+    "error_kind": _cell("u1", "where the error is from", ErrorKind),
+    "flag": _cell("u1", "what to know of the value"),
 }
-
-
-def units(names: Sequence[str]) -> dict[str, str]:
-    """Units of indices, by their names."""
-    return {name: index.units(name) for name in names}
-
-
-def _ledger(held: Held, upstream: str) -> tuple[np.ndarray, np.ndarray]:
-    """Only what is done upstream, and is of the sky's objects, is measured."""
-    before = held.values(upstream, "status")
-    quarantined = held.values(held.spectra, "status") == Status.QUARANTINED
-    science = held.values(held.spectra, "object_type") == ObjectType.SCIENCE
-    cases = [quarantined, ~science, before != Status.DONE]
-    reasons = [Reason.UPSTREAM_QUARANTINED, Reason.NOT_SCIENCE, Reason.UPSTREAM_NOT_APPLICABLE]
-    code = np.select(cases, reasons, Reason.NONE).astype("u2")
-    status = np.where(code == Reason.NONE, Status.DONE, Status.NOT_APPLICABLE).astype("u1")
-    return status, code
-
-
-def _on_product(model: Checkpoint, flux: np.ndarray, job: Measure, held: Held) -> Measured:
-    """Indices of a denoised block; the error is the scatter over draws of the posterior."""
-    wavelength, group = model.frame.grid.wavelength, job.input.group
-    z = model.frame.z_seen(held.values(held.spectra, "z"))
-    found = index.measure(wavelength, _there(flux), None, job.names, z=z)
-    if not held.has(group, "latent_cov"):
-        return found
-    mean, cov = (_there(held.values(group, name)) for name in ("latent", "latent_cov"))
-    error = torch.full_like(found.error, torch.nan)
-    for first in range(0, len(mean), ROWS):
-        rows = slice(first, first + ROWS)
-        there = None if z is None else z[rows]
-        # Seeded by the place in the survey: the same on any worker, in any block.
-        state = np.random.SeedSequence([job.seed, held.block.first + first]).generate_state(1)
-        random = torch.Generator().manual_seed(int(state[0]))
-        values = [
-            index.measure(wavelength, drawn, None, job.names, z=there).value
-            for drawn in posterior(model, mean[rows], cov[rows], job.draws, random)
-        ]
-        error[rows] = torch.stack(values).std(dim=0)
-    flag = torch.where(error.isfinite(), found.flag & ~int(Flag.NO_ERROR), found.flag)
-    return Measured(found.value, error, flag)
+_OF_PRODUCT = {
+    "deshrunk": _cell("f4", "value with the shrinkage taken out, as mocks show it"),
+    "deshrunk_error": _cell("f4", "one standard deviation of deshrunk"),
+    "difference": _cell("f4", "value minus that of the noisy spectrum on the same frame"),
+}
 
 
 def _exact(flux: np.ndarray) -> np.ndarray:
@@ -213,21 +258,8 @@ def _there(values: np.ndarray) -> torch.Tensor:
     return upload(torch.from_numpy(np.require(values, requirements="W")), worker_device())
 
 
-@torch.inference_mode()
 def posterior(
-    model: Checkpoint, mean: torch.Tensor, cov: torch.Tensor, draws: int, random: torch.Generator
+    model: Checkpoint, mean: torch.Tensor, cov: torch.Tensor, number: int, random: torch.Generator
 ) -> list[torch.Tensor]:
-    """Draws (N, P) of the posterior of N spectra, in units of the frame.
-
-    mean (N, S), cov (N, S, S): rows whose covariance is 0 give their mean.
-    """
-    # float32 covariances of a converged fit may miss being positive by their rounding.
-    ridge = 1e-7 * cov.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
-    factor = torch.linalg.cholesky(
-        cov + ridge[:, None, None] * torch.eye(cov.shape[1], device=cov.device)
-    )
-    # As many as a full batch takes, so that a row's draws do not depend on how many follow it.
-    noise = torch.randn(draws, ROWS, mean.shape[1], generator=random)[:, : len(mean)].to(
-        mean.device
-    )
-    return [model.model.decode(mean + torch.einsum("nij,nj->ni", factor, e)) for e in noise]
+    """Draws (N, P) of the posterior of N spectra, as `training.draws` makes them."""
+    return draws.posterior(model.model, mean, cov, number, random)

@@ -16,12 +16,17 @@ from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.denoise import Denoise
 from pipeline.held import Held
+from pipeline.index_rules import Rules
+from pipeline.infill import filled
 from pipeline.inputs import inputs
+from pipeline.line_stage import MeasureLines
+from pipeline.line_templates import line_templates
 from pipeline.measure import Measure
 from pipeline.precise import settled
 from pipeline.product import loaded
+from pipeline.recipe import Step
 from pipeline.stage import config_of, everywhere, grid_of, require_ingested, target
-from pipeline.stale import Stale, Step
+from pipeline.stale import Stale
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
 
@@ -136,27 +141,60 @@ def steps_of(
     if "measure" not in stages:
         return list(products)
     making = {step.group for step in products}
-    indices = [
-        Measure(
-            config=config,
+    lines = _lines(card, survey, plan, making)
+    return [*products, *_indices(card, survey, plan, making, lines), *lines]
+
+
+def _indices(
+    card: Card,
+    survey: Survey,
+    plan: route.Plan | None,
+    making: Collection[str],
+    lines: Sequence[MeasureLines],
+) -> list[Measure]:
+    fitted = {step.input: step for step in lines} if card.measure.emission == "subtract" else {}
+    rules, found = Rules.of(card.measure), []
+    for given in inputs(card, survey, plan, making):
+        step = Measure(
+            config=config_of(card),
             input=given,
-            names=card.measure.indices,
+            rules=rules,
             draws=card.measure.draws,
             seed=card.run.seed,
             precision=card.denoise.precision,
         )
-        for given in inputs(card, survey, plan, making)
+        found.append(filled(step, fitted[given]) if given in fitted else step)
+    return found
+
+
+def _lines(
+    card: Card, survey: Survey, plan: route.Plan | None, making: Collection[str]
+) -> list[MeasureLines]:
+    if not card.measure.lines:
+        return []
+    stars = line_templates(card.measure)
+    return [
+        MeasureLines(
+            config=config_of(card),
+            input=given,
+            stars=stars,
+            draws=card.measure.draws,
+            seed=card.run.seed,
+            precision=card.denoise.precision,
+        )
+        for given in inputs(card, survey, plan, making, "lines")
     ]
-    return [*products, *indices]
 
 
 def _held(steps: Sequence[Step], pixels: int) -> tuple[int, int]:
     """Pixels of the widest array of a block, and arrays that a worker holds of it."""
     products = [loaded(step.chosen.path) for step in steps if isinstance(step, Denoise)]
-    inputs = [step.input.frame for step in steps if isinstance(step, Measure)]
+    inputs = [step.input.frame for step in steps if not isinstance(step, Denoise)]
     frames = {*(model.frame for model in products), *(frame for frame in inputs if frame)}
     # Flux and sigma of each product, and the spectra on each frame, beside what is read.
     arrays = 6 + 2 * max(1, len(frames)) + 2 * len(products)
+    # Lines take a dereddened spectrum, its weight and the instrument's width.
+    arrays += 4 * any(isinstance(step, MeasureLines) for step in steps)
     return max(pixels, *(frame.grid.size for frame in frames), 0), arrays
 
 
@@ -165,7 +203,7 @@ def _precise(card: Card, steps: list[Step], writer: Writer, client: Client) -> l
     products = [step for step in steps if isinstance(step, Denoise)]
     known = {
         step.group: step
-        for step in settled(products, card.measure.indices, card.store, writer, client)
+        for step in settled(products, Rules.of(card.measure), card.store, writer, client)
     }
     return [known.get(step.group, step) for step in steps]
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from distributed import Client
 
-from pipeline import index
 from pipeline.block import Block
 from pipeline.denoise import Denoise
 from pipeline.held import ChunkError, Held
+from pipeline.index_rules import Rules
 from pipeline.product import loaded
 from storage.writer import CHUNK_ROWS, Writer
 from training.apply import rounds
@@ -26,15 +26,15 @@ TRIED = 4
 
 
 def settled(
-    steps: list[Denoise], names: tuple[str, ...], store: str, writer: Writer, client: Client
+    steps: list[Denoise], rules: Rules, store: str, writer: Writer, client: Client
 ) -> list[Denoise]:
     """The steps with the precision of their products, chosen where it was not yet.
 
-    names : indices that must not move.
+    rules : the indices that must not move; at the resolution of the spectra.
     """
     for step in steps:
         if ATTRIBUTE not in writer.attrs(step.group):
-            writer.set_attrs(step.group, _chosen(step, names, store, writer, client))
+            writer.set_attrs(step.group, _chosen(step, rules, store, writer, client))
             writer.commit(f"{step.group}: precision", {"group": step.group})
     return [replace(step, precision=writer.attrs(step.group)[ATTRIBUTE]) for step in steps]
 
@@ -46,12 +46,12 @@ def known(step: Denoise) -> dict[str, Any]:
 
 
 def _chosen(
-    step: Denoise, names: tuple[str, ...], store: str, writer: Writer, client: Client
+    step: Denoise, rules: Rules, store: str, writer: Writer, client: Client
 ) -> dict[str, Any]:
     candidates = _chunks(step, writer)
     for rows in candidates:
         # By a worker: the coordinator may have another device.
-        choice = client.submit(_choose, step, names, store, writer.snapshot, rows, pure=False)
+        choice = client.submit(_choose, step, rules, store, writer.snapshot, rows, pure=False)
         try:
             return dict(choice.result())
         except ChunkError as error:
@@ -70,18 +70,19 @@ def _chunks(step: Denoise, writer: Writer) -> list[tuple[int, int]]:
 
 
 def _choose(
-    step: Denoise, names: tuple[str, ...], store: str, snapshot: str, rows: tuple[int, int]
+    step: Denoise, rules: Rules, store: str, snapshot: str, rows: tuple[int, int]
 ) -> dict[str, Any]:
     model = loaded(step.chosen.path)
     held = Held(store, snapshot, step.config, Block(first=rows[0], last=rows[1]))
     mine = step.ledger(held)[1] == 0
     batch = take(held.batch(model.frame), torch.from_numpy(np.flatnonzero(mine)))
     axis, z = model.frame.grid.wavelength, model.frame.z_seen(batch.z)
+    native = replace(rules, lick=False)
 
     def measure(
         flux: torch.Tensor, weight: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        found = index.measure(axis, flux, weight, names, z=z)
+        found = native(axis, flux, weight, z=z)
         return found.value, found.error
 
-    return choose(step.asked, model.model, batch, names, measure).attrs
+    return choose(step.asked, model.model, batch, rules.names, measure).attrs

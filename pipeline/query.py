@@ -17,6 +17,7 @@ from pipeline.accessor import LABEL, members
 from pipeline.accessor import products as newest_first
 from pipeline.columns import BEST, best, catalogues, done_only, index_columns, ledgers, truth
 from pipeline.export import catalogue, export
+from pipeline.line_columns import line_columns
 from storage import schema
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
@@ -45,7 +46,8 @@ def open_survey(
         ``<input>.<index>`` and ``<input>.<index>_error``, NaN where not done: ``raw.Dn4000``,
         ``raw@fs.Dn4000``, ``ppca.Dn4000``, and with full names (``ppca-1a2b3c4d.Dn4000``).
         ``<product>.status`` and ``.flag``; ``truth.<parameter>`` for mocks;
-        ``<prefix>.<column>`` of joined catalogues, empty where nothing matches.
+        ``<prefix>.<column>`` of joined catalogues, empty where nothing matches. Where lines were
+        measured, ``<input>.Halpha_flux`` and the like, and ``<input>.bpt``; see docs/lines.md.
         ``best.Dn4000`` is the default value, as `BEST` says, and ``best.input`` where it came from.
 
     Raises
@@ -74,6 +76,11 @@ def open_survey(
         name: survey.dataset(f"denoised/{config}/{name}", dask=True)
         for name in newest_first(survey, config)
     }
+    lines = {
+        name: survey.dataset(f"lines/{config}/{name}", dask=True)
+        for name in members(survey, f"lines/{config}/")
+    }
+    measured = index_columns(indices)
     first = [name for name in schema.SPECTRA if name in spectra]
     found = spectra[[*first, *(str(n) for n in spectra.data_vars if n not in first)]]
     number = da.arange(rows, chunks=COLUMN_ROWS)
@@ -82,7 +89,8 @@ def open_survey(
         .assign(truth(survey, config))
         .assign(catalogues(survey, config))
         .assign(ledgers(products))
-        .assign(index_columns(indices))
+        .assign(measured)
+        .assign(line_columns(lines, spectra, measured))
         .assign(best(indices, products))
         .assign_attrs(store=str(path), snapshot=survey.snapshot, config=config)
     )

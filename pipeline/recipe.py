@@ -6,18 +6,29 @@ code. The rows of its input are not in it: whoever changes one makes it pending 
 
 from typing import Any
 
-from pipeline import denoise, measure, route
+from pipeline import denoise, line_stage, measure, route
 from pipeline.denoise import Denoise
+from pipeline.infill import MeasureFilled
+from pipeline.line_stage import MeasureLines
+from pipeline.lines import fit
 from pipeline.measure import Measure
 
 Recipe = dict[str, Any]
+Step = Denoise | Measure | MeasureLines
+"One group that is made of others."
 BY_ROW = frozenset({"routes", "outside"})
 "Keys that say which rows a model takes: what they change is known row by row."
 
 
-def recipe(step: Denoise | Measure) -> Recipe:
+def recipe(step: Step) -> Recipe:
     """What a step's group depends on."""
-    return _of_product(step) if isinstance(step, Denoise) else _of_indices(step)
+    match step:
+        case Denoise():
+            return _of_product(step)
+        case Measure():
+            return _of_indices(step)
+        case MeasureLines():
+            return _of_lines(step)
 
 
 def differences(was: object, now: Recipe) -> dict[str, str]:
@@ -42,11 +53,31 @@ def _of_product(step: Denoise) -> Recipe:
 
 
 def _of_indices(step: Measure) -> Recipe:
-    found: Recipe = {"indices": list(step.names), "version": measure.VERSION}
-    if step.input.checkpoint:
-        found |= {"draws": step.draws, "seed": step.seed}
-        found |= {"denoise": denoise.VERSION, "precision": step.precision}
-    return found
+    found = step.rules.recipe | {"version": measure.VERSION, **_of_input(step)}
+    if isinstance(step, MeasureFilled):
+        found["emission"] = _of_lines(step.lines)
+    # What mocks say of the errors may be learnt anew, beside the same checkpoint.
+    return found | ({"errors": step.errors} if step.input.checkpoint else {})
+
+
+def _of_lines(step: MeasureLines) -> Recipe:
+    return {
+        "version": f"{fit.VERSION}.{line_stage.VERSION}",
+        "templates": step.stars.recipe,
+        **_of_input(step),
+    }
+
+
+def _of_input(step: Measure | MeasureLines) -> Recipe:
+    """What the numbers of a denoised input depend on beside its pixels."""
+    if not step.input.checkpoint:
+        return {}
+    return {
+        "draws": step.draws,
+        "seed": step.seed,
+        "denoise": denoise.VERSION,
+        "precision": step.precision,
+    }
 
 
 def _models(plan: route.Plan) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline import card as cards
 from pipeline.card import Card
@@ -98,10 +98,19 @@ def _samples() -> Table:
 def _indices() -> Table:
     from pipeline import index
 
-    table = Table("name", "units", "reference")
+    # What a card writes may not be cut, nor folded.
+    table = Table(Column("name", no_wrap=True), "bands (rest, air Å)", "units", "reference")
     for name in index.names():
-        table.add_row(name, index.units(name), index.find(name).reference)
+        found = index.find(name)
+        table.add_row(name, _bands(found), index.units(name), found.reference)
     return table
+
+
+def _bands(found: Any) -> str:
+    """Bands in the order in which they are measured; of what is made of others, their names."""
+    if hasattr(found, "parts"):
+        return f"those of {', '.join(found.parts)}"
+    return "  ".join(f"{low:.9g}-{high:.9g}" for low, high in found.bands)
 
 
 def _first_line(family: str, name: str) -> str:

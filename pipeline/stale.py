@@ -2,24 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import line_group
 from pipeline.card import Card
 from pipeline.denoise import Columns, Denoise
 from pipeline.index import Flag
-from pipeline.measure import Measure, indices, units
+from pipeline.infill import MeasureFilled
+from pipeline.line_stage import MeasureLines
+from pipeline.measure import Measure, indices
 from pipeline.precise import known
 from pipeline.product import EXTRAPOLATED, loaded, product
-from pipeline.recipe import BY_ROW, differences, recipe
+from pipeline.recipe import BY_ROW, Step, differences, recipe
 from pipeline.stage import origin
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import Writer
-
-Step = Denoise | Measure
-"One group that is made of others."
 
 _ROUTED = (
     Reason.UPSTREAM_QUARANTINED,
@@ -86,7 +87,7 @@ def _look(
     rows = pending.copy()
     if changed and isinstance(step, Denoise):
         rows |= _moved(step, there)
-    if isinstance(step, Measure) and step.input.group in moved:
+    if not isinstance(step, Denoise) and step.input.group in moved:
         rows |= moved[step.input.group]
         why.append(f"rows of {step.input.group} are made again")
     elif pending.any():
@@ -99,7 +100,7 @@ def _look(
 
 
 def _rows(step: Step, there: Columns) -> int:
-    source = step.input.group if isinstance(step, Measure) else f"spectra/{step.config}"
+    source = f"spectra/{step.config}" if isinstance(step, Denoise) else step.input.group
     return there.rows(source if source in there else f"spectra/{step.config}")
 
 
@@ -124,7 +125,7 @@ def _reroute(writer: Writer, step: Denoise, steps: Sequence[Step]) -> None:
     ledger["reason_code"][told] = code[told]
     ledger["reason"][told] = step.plan.words(number, code)[told]
     writer.write_columns(step.group, 0, {**ledger, "route": number})
-    below = [s.group for s in steps if isinstance(s, Measure) and s.input.group == step.group]
+    below = [s.group for s in steps if not isinstance(s, Denoise) and s.input.group == step.group]
     for group in [step.group, *_measured(writer, step, below)]:
         writer.reset(group, moved)
     writer.set_attrs(step.group, {"recipe": recipe(step)})
@@ -134,18 +135,26 @@ def _reroute(writer: Writer, step: Denoise, steps: Sequence[Step]) -> None:
 
 
 def _measured(writer: Writer, step: Denoise, known: Sequence[str]) -> list[str]:
-    """Index groups of a product, of this card or another."""
-    name = step.group.replace("denoised/", "indices/", 1)
-    return sorted({group for group in (*known, name) if group in writer})
+    """Groups of indices and lines of a product, of this card or another."""
+    names = [step.group.replace("denoised/", kind, 1) for kind in ("indices/", "lines/")]
+    return sorted({group for group in (*known, *names) if group in writer})
 
 
 def _create(writer: Writer, card: Card, step: Step, survey: Survey) -> None:
-    make = _room_for_product if isinstance(step, Denoise) else _room_for_indices
-    rows = make(writer, card, step, survey)  # type: ignore[arg-type]  # each takes its own step
+    rows = survey.rows(f"spectra/{step.config}")
+    match step:
+        case Denoise():
+            _room_for_product(writer, card, step, survey)
+        case Measure():
+            _room_for_indices(writer, card, step, survey)
+        case MeasureLines():
+            about = line_group.about(step.input, step.stars)
+            about |= _of_input(writer, card, step, survey)
+            writer.create_group(step.group, line_group.lines(rows), about)
     writer.commit(f"{step.group}: room for {rows} rows", {"group": step.group})
 
 
-def _room_for_product(writer: Writer, card: Card, step: Denoise, survey: Survey) -> int:
+def _room_for_product(writer: Writer, card: Card, step: Denoise, survey: Survey) -> None:
     model, spectra = loaded(step.chosen.path), f"spectra/{step.config}"
     rows = survey.rows(spectra)
     about = {
@@ -163,26 +172,34 @@ def _room_for_product(writer: Writer, card: Card, step: Denoise, survey: Survey)
         **origin(card),
     }
     writer.create_group(step.group, product(rows, model), about)
-    return rows
 
 
-def _room_for_indices(writer: Writer, card: Card, step: Measure, survey: Survey) -> int:
-    given, rows = step.input, survey.rows(f"spectra/{step.config}")
-    upstream = writer.attrs(given.group)
+def _room_for_indices(writer: Writer, card: Card, step: Measure, survey: Survey) -> None:
     about = {
+        "units": step.rules.units,
+        "flags": {int(flag): flag.name for flag in Flag},
+        "emission_subtracted": isinstance(step, MeasureFilled),
+        **_of_input(writer, card, step, survey),
+    }
+    rows = survey.rows(f"spectra/{step.config}")
+    made = indices(rows, step.names, bool(step.input.checkpoint))
+    writer.create_group(step.group, made, about)
+
+
+def _of_input(
+    writer: Writer, card: Card, step: Measure | MeasureLines, survey: Survey
+) -> dict[str, Any]:
+    """What every group says of what it was measured on."""
+    given, upstream = step.input, writer.attrs(step.input.group)
+    return {
         "recipe": recipe(step),
         "input": given.group,
         "input_snapshot": survey.snapshot,
         "alias": given.alias,
         "frame": given.frame.label if given.frame else upstream.get("frame", ""),
-        "units": units(step.names),
-        "flags": {int(flag): flag.name for flag in Flag},
-        "emission_subtracted": False,
         "checkpoint_digest": upstream.get("checkpoint_digest", ""),
         **origin(card),
     }
-    writer.create_group(step.group, indices(rows, step.names), about)
-    return rows
 
 
 def _verdict_changed(step: Denoise, there: Columns) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pipeline import signals
+from pipeline import calibrate, signals
 from pipeline.card import Card, TrainModel, digest8, read_toml, shipped
 from pipeline.judges import Judge, judge_of
 from pipeline.sample import said, sample
@@ -43,14 +43,14 @@ _PRECISION = ("asked", "taken", "worst")
 
 
 def is_done(card: Card) -> bool:
-    """Whether every model of the card is trained and judged as the card says now."""
+    """Whether every model of the card is trained, judged and calibrated as the card says now."""
     if not exists(card.store) or f"spectra/{config_of(card)}" not in Survey.open(card.store):
         return False
-    return not missing(card)
+    return not missing(card) and not calibrate.lacking(card)
 
 
 def train(card: Card) -> str:
-    """Fit and judge what is missing; gives a line per model.
+    """Fit, judge and calibrate what is missing; gives a line for each.
 
     Raises
     ------
@@ -61,6 +61,12 @@ def train(card: Card) -> str:
         When training failed.
     """
     wanted = missing(card)
+    lines = _taught(card, wanted) if wanted else []
+    return "\n".join([*lines, *calibrate.run(card)])
+
+
+def _taught(card: Card, wanted: dict[str, Task]) -> list[str]:
+    """Fit and judge models; gives a line for each."""
     # All learn from the same rows. What hardly lies on a frame is refused here, not hours later.
     on_frame = {task.frame: task for task in wanted.values()}
     learnt = {frame: _footprint(card, task) for frame, task in on_frame.items()}
@@ -92,7 +98,7 @@ def train(card: Card) -> str:
             if wanted[name].frame == frame:
                 lines.append(_judged(card, name, wanted[name], done, judge, footprint))
                 logger.info("judged%s", lines[-1][1:])
-    return "\n".join(lines)
+    return lines
 
 
 def _judged(

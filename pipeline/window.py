@@ -1,12 +1,19 @@
 """Window: the pixels around the bands of one index, with the exact share of each in each band.
 
-Axes: N spectra, K pixels of the window, B bands. On a common rest-frame axis all spectra share one
-slice; with redshifts each spectrum has a window of its own, and the bands move instead of the data.
-Numbers have the precision of the flux; pixel edges are float64 until they are offsets in a window.
+Axes: N spectra, K pixels of a band or of the window, B bands. On a common rest-frame axis all
+spectra share one slice; with redshifts each spectrum has pixels of its own, and the bands move
+instead of the data. Numbers have the precision of the flux; pixel edges are float64 until they are
+offsets from a band.
+
+What comes out for a spectrum does not depend, to the last bit, on those beside it: K follows from
+the axis alone, sums run along rows, and all else is rounded once (products, quotients, roots).
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -29,109 +36,202 @@ class Rows(NamedTuple):
     "(N,) float64 1 + z, by which the bands move; None: the axis is rest-frame."
 
 
-class Window(NamedTuple):
-    """What one index needs of N spectra."""
+class Part(NamedTuple):
+    """The pixels of one band; where bands move, with some beyond its ends that have no share."""
 
-    flux: Tensor
-    "(N, K); 0 where there is no data."
-    variance: Tensor
-    "(N, K) variance of one pixel in a sum; 0 where there is no data."
-    good: Tensor
-    "(N, K); 1 where there is data, else 0."
-    rest: Tensor
-    "(K,) or (N, K) rest-frame middle of each pixel, vacuum A."
-    overlap: tuple[Tensor, ...]
-    "B of (K,) or (N, K): rest-frame A of each pixel that lie inside the band."
-    seen: tuple[Tensor, ...]
-    "B of (N,): rest-frame A of the band that have data."
+    share: Tensor
+    "(N, K) rest-frame A of each pixel that lie inside the band and have data."
+    light: Tensor
+    "(N, K) flux density times share."
+    ivar: Tensor
+    "(N, K) inverse variance of one pixel in a sum; above 0 also where there is no share."
+    offset: Tensor
+    "(K + 1,) or (N, K + 1) rest-frame edges of the pixels, A from the begin of the band on."
+    low: float
+    "Where the band begins, rest-frame vacuum A."
+
+    @property
+    def middle(self) -> Tensor:
+        """(K,) or (N, K) rest-frame middle of each pixel, A from the begin of the band on."""
+        return (self.offset[..., 1:] + self.offset[..., :-1]).mul_(0.5)
+
+    def of(self, band: Band) -> Tensor:
+        """(K,) or (N, K) rest-frame A of each pixel that lie inside another band."""
+        return _inside(self.offset, band[0] - self.low, band[1] - self.low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What one index needs of N spectra: band by band, or all pixels from first band to last."""
+
+    rows: Rows
+    bands: tuple[Band, ...]
+    "B rest-frame bands, vacuum A."
+    parts: tuple[Part, ...]
+    "B, in the order of the bands."
     outside: Tensor
     "(N,) bool: a band leaves the axis."
+
+    @cached_property
+    def seen(self) -> tuple[Tensor, ...]:
+        """B of (N,): rest-frame A of the band that have data."""
+        return tuple(part.share.sum(-1) for part in self.parts)
+
+    @property
+    def missing(self) -> Tensor:
+        """(N,) largest share of a band without data; 0 where a band leaves the axis."""
+        pairs = zip(self.seen, self.bands, strict=True)
+        most = torch.stack([seen / -(high - low) for seen, (low, high) in pairs]).amax(0).add_(1)
+        return most.masked_fill_(self.outside, 0.0)
+
+    def touch(self, one: int, other: int) -> bool:
+        """Whether a pixel may lie in two bands."""
+        early, late = sorted((self.bands[one], self.bands[other]))
+        return early[1] > late[0] or _most(self.rows.edges, early[1] / late[0]) > 0
+
+    @cached_property
+    def _whole(self) -> "_Whole":
+        return _whole(self.rows, self.bands, self.outside)
+
+    @cached_property
+    def flux(self) -> Tensor:
+        """(N, K) of the whole window; 0 where there is no data."""
+        return self._whole.flux
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """(N, K) variance of one pixel in a sum; 0 where there is no data."""
+        return self._whole.variance
+
+    @cached_property
+    def good(self) -> Tensor:
+        """(N, K); 1 where there is data, else 0."""
+        return self._whole.good
+
+    @cached_property
+    def rest(self) -> Tensor:
+        """(K,) or (N, K) rest-frame middle of each pixel, vacuum A."""
+        offset = self._whole.offset
+        return (offset[..., 1:] + offset[..., :-1]).mul_(0.5).add_(_span(self.bands)[0])
+
+    @cached_property
+    def overlap(self) -> tuple[Tensor, ...]:
+        """B of (K,) or (N, K): rest-frame A of each pixel that lie inside the band."""
+        begin = _span(self.bands)[0]
+        return tuple(_inside(self._whole.offset, a - begin, b - begin) for a, b in self.bands)
+
+    def _replace(self, **made: Any) -> Self:
+        """This window with something else in place of what it found; the rest stays as found."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__ | made)
+        return other
 
 
 def total(pixels: Tensor, weight: Tensor) -> Tensor:
     """Weighted sum over pixels (N, K) with a common (K,) or a row's own (N, K) weight -> (N,)."""
-    return pixels @ weight if weight.ndim == 1 else torch.linalg.vecdot(pixels, weight)
-
-
-def spread(coefficients: tuple[Tensor, Tensor], weights: tuple[Tensor, Tensor]) -> Tensor:
-    """Sum of a row's own coefficient (N,) times weights, as `total` has them -> (N, K)."""
-    if weights[0].ndim == 1:
-        return torch.stack(coefficients, 1) @ torch.stack(weights)
-    first, second = (coefficient[:, None] for coefficient in coefficients)
-    return (first * weights[0]).addcmul_(second, weights[1])
+    return (pixels * weight).sum(-1)
 
 
 def cut(rows: Rows, bands: tuple[Band, ...]) -> Window:
     """The window of rest-frame bands (vacuum A) in N spectra."""
-    low, high = min(band[0] for band in bands), max(band[1] for band in bands)
+    (low, high), first, last = _span(bands), rows.edges[0], rows.edges[-1]
     if rows.stretch is None:
-        pick, edges, outside = _common(rows, low, high)
+        outside = ((low < first) | (high > last)).expand(len(rows.flux))
     else:
-        pick, edges, outside = _moving(rows, low, high, rows.stretch)
-    flux, variance, good = _pixels(rows, pick)
-    offset = edges.to(flux.dtype)
-    overlap = tuple(torch.diff(offset.clamp(lo - low, hi - low)) for lo, hi in bands)
-    seen = tuple(total(good, share) for share in overlap)
-    rest = (offset[..., 1:] + offset[..., :-1]).mul_(0.5).add_(low)
-    return Window(flux, variance, good, rest, overlap, seen, outside)
+        outside = ~((low * rows.stretch >= first) & (high * rows.stretch <= last))
+    parts = tuple(_part(rows, band, outside) for band in bands)
+    return Window(rows=rows, bands=bands, parts=parts, outside=outside)
 
 
 Pick = Callable[[Tensor], Tensor]
 
 
-def _common(rows: Rows, low: float, high: float) -> tuple[Pick, Tensor, Tensor]:
-    """How to pick the window, its rest-frame edges from `low` on, and who is outside the axis."""
-    pixels = rows.edges.numel() - 1
-    span = torch.searchsorted(rows.edges, rows.edges.new_tensor([low, high])).tolist()
-    first = min(max(span[0] - 1, 0), pixels - 1)
-    last = max(min(span[1], pixels), first + 1)
-    outside = low < float(rows.edges[0]) or high > float(rows.edges[-1])
-    everywhere = torch.full((rows.flux.shape[0],), outside, device=rows.flux.device)
-    return lambda a: a[:, first:last], rows.edges[first : last + 1] - low, everywhere
+class _Whole(NamedTuple):
+    flux: Tensor
+    variance: Tensor
+    good: Tensor
+    offset: Tensor
+    "From the begin of the first band on."
 
 
-def _moving(rows: Rows, low: float, high: float, stretch: Tensor) -> tuple[Pick, Tensor, Tensor]:
-    """As `_common`, for windows that each row has at its own redshift."""
-    edges = rows.edges
-    inside = (low * stretch >= edges[0]) & (high * stretch <= edges[-1])
-    first = torch.searchsorted(edges, low * stretch, right=True) - 1
-    last = torch.searchsorted(edges, high * stretch)
-    size = max(int(((last - first) * inside).max()), _most(edges, high / low))
-    # Where a band leaves the axis nothing is measured: any window of the right size will do.
-    first = torch.where(inside, first, 0).clamp(0, edges.numel() - 1 - size)
-    row = torch.arange(len(first), device=first.device)
-    own = edges.unfold(0, size + 1, 1)[first].mul_(1 / stretch[:, None]).sub_(low)
-    return lambda a: a.unfold(1, size, 1)[row, first], own, ~inside
+def _span(bands: tuple[Band, ...]) -> Band:
+    return min(band[0] for band in bands), max(band[1] for band in bands)
 
 
-def _most(edges: Tensor, ratio: float) -> int:
-    """Pixels of the longest window between two wavelengths of that ratio, wherever it lies.
-
-    Sums are rounded by how many pixels they run over: that must not depend on who else is there.
-    """
-    pixels = edges.numel() - 1
-    last = int(torch.searchsorted(edges, edges[-1] / ratio)) - 1
-    # On even axes, in A or in log A, windows are longest at one of the two ends.
-    begins = torch.tensor([0, min(max(last, 0), pixels - 1)], device=edges.device)
-    ends = torch.searchsorted(edges, ratio * edges[begins + 1])
-    return min(int((ends - begins).max()) + 1, pixels)
+def _inside(offset: Tensor, low: float, high: float) -> Tensor:
+    """Length of each pixel between two offsets."""
+    return torch.diff(offset.clamp(low, high))
 
 
-def _pixels(rows: Rows, pick: Pick) -> tuple[Tensor, Tensor, Tensor]:
-    """Flux, variance and 1 or 0 for data or none."""
-    flux = pick(rows.flux)
-    flux = flux if flux.dtype == torch.float64 else flux.float()
-    if rows.ivar is None:
-        return flux, torch.zeros_like(flux), torch.ones_like(flux)
-    ivar = pick(rows.ivar).to(flux.dtype)
-    # A sum tells cheaply whether any pixel is not finite; `where` on every pixel would cost more
-    # than the rest of the measurement.
-    if not bool(torch.isfinite(flux.sum() + ivar.sum())):
-        ivar = torch.where(torch.isfinite(ivar), ivar, 0.0)
-        flux = torch.where(ivar > 0, flux, 0.0)
+def _part(rows: Rows, band: Band, outside: Tensor) -> Part:
+    pick, edges = _pixels(rows, band, outside)
+    flux, ivar = _values(rows, pick)
+    offset = edges.to(flux.dtype)
+    overlap = _inside(offset, 0.0, band[1] - band[0])
+    if ivar is None:
+        unknown = flux.new_full((1, 1), torch.inf)
+        return Part(overlap.expand(flux.shape), flux * overlap, unknown, offset, band[0])
+    least = torch.finfo(flux.dtype).tiny
+    ivar = ivar.clamp(min=least)
+    share = (ivar - least).sign_().mul_(overlap)
+    if rows.covariance is not None:
+        ivar /= pick(rows.covariance).clamp(min=least)
+    return Part(share, flux * share, ivar, offset, band[0])
+
+
+def _whole(rows: Rows, bands: tuple[Band, ...], outside: Tensor) -> _Whole:
+    pick, edges = _pixels(rows, _span(bands), outside)
+    flux, ivar = _values(rows, pick)
+    offset = edges.to(flux.dtype)
+    if ivar is None:
+        return _Whole(flux, torch.zeros_like(flux), torch.ones_like(flux), offset)
     ivar = ivar.clamp(min=0.0)
     good = ivar.sign()
     variance = good / ivar.clamp_(min=torch.finfo(flux.dtype).tiny)
     if rows.covariance is not None:
         variance = variance * pick(rows.covariance).to(flux.dtype)
-    return flux * good, variance, good
+    return _Whole(flux * good, variance, good, offset)
+
+
+def _values(rows: Rows, pick: Pick) -> tuple[Tensor, Tensor | None]:
+    """Flux, and inverse variance if there is any: finite; flux as far as there is data."""
+    flux = pick(rows.flux)
+    flux = flux if flux.dtype == torch.float64 else flux.float()
+    if rows.ivar is None:
+        return flux, None
+    ivar = pick(rows.ivar).to(flux.dtype)
+    # A sum tells cheaply whether any pixel is not finite; `where` on every pixel would cost more
+    # than the rest of the measurement.
+    if not math.isfinite(flux.sum() + ivar.sum()):
+        ivar = torch.where(torch.isfinite(ivar), ivar, 0.0)
+        flux = torch.where(ivar > 0, flux, 0.0)
+    return flux, ivar
+
+
+def _pixels(rows: Rows, band: Band, outside: Tensor) -> tuple[Pick, Tensor]:
+    """How to pick the pixels of a band, and their rest-frame edges from its begin on."""
+    edges, (low, high), pixels = rows.edges, band, rows.edges.numel() - 1
+    if rows.stretch is None:
+        span = torch.searchsorted(edges, edges.new_tensor(band)).tolist()
+        first = min(max(span[0] - 1, 0), pixels - 1)
+        last = max(min(span[1], pixels), first + 1)
+        return lambda a: a[:, first:last], edges[first : last + 1] - low
+    size = _most(edges, high / low)
+    begin = torch.searchsorted(edges, low * rows.stretch, right=True) - 1
+    # Where a band leaves the axis nothing is measured: any pixels will do.
+    begin = begin.masked_fill_(outside, 0).clamp_(0, pixels - size)
+    row = torch.arange(len(begin), device=begin.device)
+    own = edges.unfold(0, size + 1, 1)[begin].mul_(1 / rows.stretch[:, None]).sub_(low)
+    return lambda a: a.unfold(1, size, 1)[row, begin], own
+
+
+def _most(edges: Tensor, ratio: float) -> int:
+    """Most pixels that two wavelengths of that ratio, and what is between them, can lie in.
+
+    Sums are rounded by how many pixels they run over: that must not depend on who else is there.
+    A ratio below 1 is a gap; 0 pixels where it is wider than any pixel.
+    """
+    (begin, second), (last, end) = edges[:2].tolist(), edges[-2:].tolist()
+    # Even in A, windows are longest at the red end; in log A, this bound is longest at the blue.
+    longest = max((1 - 1 / ratio) * end / (end - last), (ratio - 1) * begin / (second - begin))
+    return 0 if longest < -1 else min(int(longest * (1 + 1e-6)) + 2, edges.numel() - 1)

@@ -3,6 +3,7 @@
     model.safetensors   what was learnt
     card.json           architecture, frame, footprint, how it was trained
     verdict.json        what it is worth; added later, so outside the digest
+    errors.json         what errors its indices have (`training.calibrated`); outside it, too
 
 The digest is blake2b over the bytes of the first two files, one after the other.
 """
@@ -26,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from storage import schema
 from storage.grid import Grid
 from storage.whole import replace
+from training import calibrated
 from training.apply import ROWS, Precision, apply
 from training.batch import Batch
+from training.calibrated import Calibrated
 from training.device import device_of, download
 from training.footprint import Footprint
 from training.frame import Frame
@@ -107,6 +110,11 @@ class Checkpoint:
         """What was found of it; None when it was never judged."""
         file = self.path / VERDICT
         return json.loads(file.read_text()) if file.exists() else None
+
+    @property
+    def errors(self) -> Calibrated | None:
+        """The table of what errors its indices have, as it is now; None where there is none."""
+        return calibrated.read(self.path)
 
     @property
     def device(self) -> torch.device:

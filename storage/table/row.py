@@ -94,7 +94,7 @@ def _row(places: tuple[Entry, ...], options: Options) -> Values:
     if np.isfinite(found.get("ebv", np.nan)):
         found["ebv_known"] = 1
     else:
-        found.pop("ebv", None)
+        found |= {"ebv": 0.0, "ebv_known": 0}
     warned = np.nan_to_num(found.get("zwarn", 0))
     found["zwarn"] = int(np.clip(warned, -(2**31), 2**31 - 1))
     return found

@@ -40,6 +40,7 @@ name = "butterworth"
 [verdict]
 n = 120
 reference = 400
+calibrate = 100
 
 [denoise]
 unproven = true

@@ -1,0 +1,65 @@
+"""Draws: spectra of the posterior of a denoiser's latents, and how far an index scatters over them.
+
+Axes: N spectra, P pixels, S latents, I indices.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.apply import ROWS
+from training.model import Denoiser
+
+Indices = Callable[[Tensor, slice], Tensor]
+"Indices (n, I) of spectra (n, P), which are those rows of the N."
+
+
+def scatter(
+    model: Denoiser,
+    latent: Tensor,
+    cov: Tensor,
+    indices: Indices,
+    *,
+    draws: int,
+    seed: int,
+    first: int = 0,
+) -> Tensor:
+    """Standard deviation (N, I) of indices over draws of the posterior.
+
+    Parameters
+    ----------
+    latent, cov : (N, S), (N, S, S) Tensor
+        Mean and covariance of the latents.
+    first : int
+        Number of the first row: a row's draws are the same on any worker, in any block that begins
+        at a multiple of 256.
+    """
+    found = []
+    for start in range(0, len(latent), ROWS):
+        rows = slice(start, start + ROWS)
+        state = np.random.SeedSequence([seed, first + start]).generate_state(1)
+        random = torch.Generator().manual_seed(int(state[0]))
+        drawn = posterior(model, latent[rows], cov[rows], draws, random)
+        found.append(torch.stack([indices(flux, rows) for flux in drawn]).std(dim=0))
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def posterior(
+    model: Denoiser, latent: Tensor, cov: Tensor, draws: int, random: torch.Generator
+) -> list[Tensor]:
+    """Draws (N, P) of the posterior of N spectra, in units of the frame.
+
+    latent (N, S), cov (N, S, S): rows whose covariance is 0 give their mean.
+    """
+    # float32 covariances of a converged fit may miss being positive by their rounding.
+    ridge = 1e-7 * cov.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
+    factor = torch.linalg.cholesky(
+        cov + ridge[:, None, None] * torch.eye(cov.shape[1], device=cov.device)
+    )
+    # As many as a full batch takes, so that a row's draws do not depend on how many follow it.
+    noise = torch.randn(draws, ROWS, latent.shape[1], generator=random)[:, : len(latent)]
+    moved = (torch.einsum("nij,nj->ni", factor, e) for e in noise.to(latent.device))
+    return [model.decode(latent + step) for step in moved]
