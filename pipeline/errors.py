@@ -90,7 +90,7 @@ def measured(model: Checkpoint, rows: Denoised, rules: Rules, *, draws: int, see
     """
     axis, z = model.frame.grid.wavelength, model.frame.z_seen(torch.from_numpy(rows.z))
 
-    def values(flux: Tensor, part: slice) -> Tensor:
+    def values(flux: Tensor, part: Tensor) -> Tensor:
         there, lsf = (None if of is None else of[part] for of in (z, rows.lsf))
         return rules(axis, flux, None, z=there, lsf=lsf).value
 

@@ -213,7 +213,7 @@ def _with_scatter(found: Lines, given: Given, job: MeasureLines, held: Held) -> 
     mean, cov = (_there(held.values(group, name)) for name in ("latent", "latent_cov"))
     names = [name.removesuffix("_err") for name in _ERRORS]
 
-    def numbers(flux: Tensor, rows: slice) -> Tensor:
+    def numbers(flux: Tensor, rows: Tensor) -> Tensor:
         part = _part(given, rows)._replace(flux=flux * scale[rows])
         again = _fitted(part, job)
         return torch.cat([getattr(again, name) for name in names], dim=1)
@@ -236,7 +236,7 @@ def _with_scatter(found: Lines, given: Given, job: MeasureLines, held: Held) -> 
     )
 
 
-def _part(given: Given, rows: slice) -> Given:
+def _part(given: Given, rows: Tensor) -> Given:
     return given._replace(
         ivar=given.ivar[rows],
         z=given.z[rows],

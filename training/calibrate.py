@@ -73,7 +73,7 @@ class Shown:
     n: int
     "Objects in each bin of S/N."
 
-    def indices(self, flux: Tensor, rows: slice = slice(None)) -> Tensor:
+    def indices(self, flux: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Indices (n, I) of spectra (n, P), which are those rows."""
         z = self.frame.z_seen(self.batch.z[rows])
         return torch.as_tensor(self.measure(self.frame.grid.wavelength, flux, None, z))

@@ -12,8 +12,8 @@ from torch import Tensor
 from training.apply import ROWS
 from training.model import Denoiser
 
-Indices = Callable[[Tensor, slice], Tensor]
-"Indices (n, I) of spectra (n, P), which are those rows of the N."
+Indices = Callable[[Tensor, Tensor], Tensor]
+"Indices (n, I) of spectra (n, P), which are rows (n,) of the N."
 
 
 def scatter(
@@ -38,11 +38,17 @@ def scatter(
     """
     found = []
     for start in range(0, len(latent), ROWS):
-        rows = slice(start, start + ROWS)
+        rows = torch.arange(start, min(start + ROWS, len(latent)))
         state = np.random.SeedSequence([seed, first + start]).generate_state(1)
         random = torch.Generator().manual_seed(int(state[0]))
         drawn = posterior(model, latent[rows], cov[rows], draws, random)
-        found.append(torch.stack([indices(flux, rows) for flux in drawn]).std(dim=0))
+        # Of few rows many draws are measured at once, or the calls would cost more than the work.
+        together = max(1, ROWS // len(rows))
+        values = [
+            indices(torch.cat(some) if len(some) > 1 else some[0], rows.repeat(len(some)))
+            for some in (drawn[i : i + together] for i in range(0, draws, together))
+        ]
+        found.append(torch.cat(values).reshape(draws, len(rows), -1).std(dim=0))
     return torch.cat(found)
 
 
