@@ -18,7 +18,7 @@ from pipeline.inputs import Input, ledger
 from pipeline.product import loaded
 from pipeline.stage import grid_of
 from storage.schema import LEDGER, Field, Status, template
-from training import calibrated, draws
+from training import calibrated
 from training.checkpoint import Checkpoint
 from training.device import download, upload, worker_device
 from training.frame import Frame
@@ -256,10 +256,3 @@ def _exact(flux: np.ndarray) -> np.ndarray:
 def _there(values: np.ndarray) -> torch.Tensor:
     """Values where this worker computes."""
     return upload(torch.from_numpy(np.require(values, requirements="W")), worker_device())
-
-
-def posterior(
-    model: Checkpoint, mean: torch.Tensor, cov: torch.Tensor, number: int, random: torch.Generator
-) -> list[torch.Tensor]:
-    """Draws (N, P) of the posterior of N spectra, as `training.draws` makes them."""
-    return draws.posterior(model.model, mean, cov, number, random)

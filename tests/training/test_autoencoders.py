@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from pipeline.measure import posterior
 from storage.grid import Grid
 from storage.names import resolve
 from tests.training.small import GRID, PIXELS, cut, population, taught
@@ -166,14 +164,8 @@ def test_posterior_draws_of_indices_have_the_covariance_of_the_latents() -> None
     model = started("vae").eval()
     output = model(batch.x, batch.weight, batch.z)
     model.decode = lambda latent: latent
-    draws = posterior(
-        SimpleNamespace(model=model),  # type: ignore[arg-type]  # its model is all that is used
-        output.latent,
-        output.latent_cov,
-        draws=4000,
-        random=torch.Generator().manual_seed(2),
-    )
-    drawn = torch.stack(draws)
+    random = torch.Generator().manual_seed(2)
+    drawn = torch.stack(posterior(model, output.latent, output.latent_cov, 4000, random))
     for row in range(3):
         actual = torch.cov(drawn[:, row].T)
         torch.testing.assert_close(actual, output.latent_cov[row], atol=0.1, rtol=0.1)
