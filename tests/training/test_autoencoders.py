@@ -13,6 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from storage.grid import Grid
 from storage.names import resolve
 from tests.training.small import GRID, PIXELS, cut, population, taught
+from training.draws import posterior
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
