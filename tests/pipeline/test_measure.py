@@ -15,6 +15,7 @@ from pipeline.block import Block
 from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.index import Flag
+from pipeline.index_rules import Rules
 from pipeline.inputs import inputs
 from pipeline.measure import ErrorKind, Measure, measure_indices
 from pipeline.passes import Pass, run
@@ -86,7 +87,11 @@ def job(card: Card, alias: str) -> Callable[[int, int], xr.Dataset]:
     survey = Survey.open(card.store)
     (given,) = (one for one in inputs(card, survey) if one.alias == alias)
     step = Measure(
-        config=CONFIG, input=given, names=NAMES, draws=card.measure.draws, seed=card.run.seed
+        config=CONFIG,
+        input=given,
+        rules=Rules.of(card.measure),
+        draws=card.measure.draws,
+        seed=card.run.seed,
     )
     work = Pass(store=card.store, snapshot=survey.snapshot, config=CONFIG, steps=(step,))
 
