@@ -21,11 +21,11 @@ setup: $(READY) ## .venv with specmill and everything it needs
 demo: $(READY) ## a mock survey from files to report: runs/demo/report/index.html
 	@$(BIN)/specmill run deploy/cards/demo.toml
 
-# Tests that start workers have the machine for themselves; the others share it.
+# Tests that start workers, which have threads of their own, run after the others.
 test: lint ## ruff, mypy and the tests, but for slow and GPU ones
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
 	  -m "not slow and not gpu and not cluster and not ray"
-	@$(BIN)/pytest -m "(cluster or ray) and not slow and not gpu"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "(cluster or ray) and not slow and not gpu"
 
 test-slow: $(READY) ## the slow tests
 	@$(BIN)/pytest -m "slow and not gpu"
