@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A finished run has workers too, and is made once."""
+    """A finished run has workers too, and is made once; what waits for Slurm begins first."""
+    items.sort(key=lambda item: "slurm" not in item.path.parts)
     for item in items:
         if "finished" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cluster)
