@@ -103,6 +103,7 @@ def test_a_worker_that_starts_slowly_again_is_not_given_up(client: Client) -> No
     assert dask.config.get("distributed.deploy.lost-worker-timeout") >= 300
 
 
+@pytest.mark.cluster
 def test_closing_leaves_no_process_and_no_scratch(tmp_path: Path) -> None:
     with local.cluster(Resources(memory="1GiB"), tmp_path / "new" / "run") as client:
         pids = list(client.run(os.getpid).values())
