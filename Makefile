@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 # An index of PyTorch builds, for a CPU or a CUDA build that the default index does not give.
 TORCH_INDEX ?=
 
+# Those that want neither data nor a run; the others say at their top what they do want.
+BENCH := store frame measure map learning spender mock
+
 .PHONY: help setup demo test test-slow bench lint clean
 .DEFAULT_GOAL := help
 
@@ -32,7 +35,7 @@ test-slow: $(READY) ## the slow tests
 	@$(BIN)/pytest -m "slow and not gpu"
 
 bench: $(READY) ## how fast the parts are, on this machine
-	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each"; done
+	@for each in $(BENCH); do echo "== $$each"; $(BIN)/python -m "benchmarks.$$each"; done
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -20,10 +20,10 @@ from pipeline.query import open_survey
 from pipeline.route import plan
 from pipeline.score import Three, score
 from pipeline.stage import config_of
-from storage import whole
 from storage.provenance import provenance
 from storage.schema import Split, Status
 from storage.store import Survey, exists
+from storage.whole import replace
 
 FILE = "evaluate.json"
 WORDS = {
@@ -53,7 +53,7 @@ def evaluate(card: Card) -> dict[str, Any]:
     }
     # allow_nan: a NaN is a mistake of ours, and no JSON.
     text = json.dumps(found, indent=1, allow_nan=False)
-    whole.replace(Path(card.run.dir) / FILE, f"{text}\n")
+    replace(Path(card.run.dir) / FILE, f"{text}\n")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.blocks import Tally
 from pipeline.card import Card
-from storage import whole
+from storage.whole import replace
 
 FILE = "rates.json"
 FEWEST = 256
@@ -22,7 +22,7 @@ def note(card: Card, stages: Collection[str], rows: int, tallies: Mapping[str, T
     seconds = max(tally.seconds for tally in tallies.values())
     said = {"rows": rows, "seconds": round(seconds, 3), "workers": card.cluster.workers}
     text = json.dumps({**known(card), name: said}, indent=1)
-    whole.replace(Path(card.run.dir) / FILE, text)
+    replace(Path(card.run.dir) / FILE, text)
 
 
 def known(card: Card) -> dict[str, Any]:

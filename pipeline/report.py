@@ -18,10 +18,10 @@ from pipeline.examples import examples, portrait
 from pipeline.query import open_survey
 from pipeline.score import FEWEST
 from pipeline.stage import config_of
-from storage import whole
 from storage.provenance import code_version, provenance
 from storage.schema import REASONS, Reason, Status
 from storage.store import Survey, exists
+from storage.whole import replace
 from training.registry import aliases
 from training.verdict import QUOTED, Verdict, rows
 
@@ -54,7 +54,7 @@ def report(card: Card) -> str:
     ds = open_survey(card.store, config_of(card))
     page = _environment().get_template(TEMPLATE).render(**_content(card, ds))
     target = _target(card)
-    whole.replace(target, page)
+    replace(target, page)
     return str(target)
 
 

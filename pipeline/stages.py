@@ -16,8 +16,8 @@ from pipeline import rates, signals
 from pipeline.blocks import Tally
 from pipeline.card import Card
 from pipeline.worker import Setup
-from storage import whole
 from storage.names import resolve
+from storage.whole import replace
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _note_time(card: Card, name: str, seconds: float) -> None:
     """Keep the wall time of a stage for the report."""
     file = Path(card.run.dir) / TIMES
     known = json.loads(file.read_text()) if file.exists() else {}
-    whole.replace(file, json.dumps({**known, name: round(seconds, 1)}))
+    replace(file, json.dumps({**known, name: round(seconds, 1)}))
 
 
 def _simulate(card: Card, machine: Machine) -> str | None:

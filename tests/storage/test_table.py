@@ -223,6 +223,15 @@ def test_a_row_is_what_header_and_options_say(tmp_path: Path) -> None:
     assert str(ds["source"].values) == "sub/a.fits"
 
 
+@pytest.mark.parametrize("said", [{}, {"EBV": -999.0}, {"EBV": "unknown"}])
+def test_dust_that_nobody_stated_is_none_and_said_to_be_unknown(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    write_table(tmp_path / "a.fits", columns(), **said)
+    ds = read(tmp_path).isel(spectrum=0)
+    assert (float(ds["ebv"]), int(ds["ebv_known"])) == (0.0, 0)
+
+
 def test_the_grid_of_the_store_is_an_option() -> None:
     grid = {"kind": "linear", "start": 4000, "step": 1, "size": 5000}
     assert table.build(grid=grid).configs == {"table": Grid(**grid)}
