@@ -19,6 +19,7 @@ from storage.chunks import CHUNK_ROWS as CHUNK_ROWS
 from storage.chunks import COLUMN_ROWS as COLUMN_ROWS
 from storage.chunks import WORKER_DIMS as WORKER_DIMS
 from storage.chunks import make_array
+from storage.clock import catch_up
 from storage.fork import Fork as Fork
 from storage.fork import WriteError as WriteError
 from storage.fork import refuse_overlap
@@ -251,9 +252,11 @@ class Writer:
         StoreError
             When the disk or the bucket refuses: nothing is committed.
         """
+        with reaching(self.path):
+            catch_up(self._repository.lookup_snapshot(self.snapshot).written_at)
         with alone(self.path), reaching(self.path):
             self.lease.check()
-            self._check_tip(self._session.snapshot_id)
+            self._check_tip(self.snapshot)
             try:
                 snapshot = self._session.commit(message, dict(metadata or {}))
             except icechunk.ConflictError:

@@ -101,7 +101,8 @@ def chunk_corrupted(trial: Trial) -> Rows:
 def clock_skewed(trial: Trial) -> Rows:
     """The clock of the command, or of a worker, jumps seconds, an hour or two days.
 
-    Icechunk commits nothing ten minutes or more off the clock of the store: refused in words.
+    A few seconds back are waited for. Icechunk commits nothing ten minutes or more off the clock of
+    the store: refused in words.
     """
     seconds = int(trial.random.choice([-172_800, -3600, -5, 5, 3600, 172_800]))
     mine = trial.random.random() < 0.6

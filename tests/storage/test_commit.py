@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from storage.place import StoreError
 from storage.store import Survey
 from storage.writer import WriteError, writing
+from tests.faults import clock
 from tests.storage import coordinators, s3
 from tests.storage.stores import GROUP, made, written
 
@@ -75,6 +78,31 @@ def test_a_killed_coordinator_leaves_the_last_version_and_the_next_goes_on(path:
         assert by(path) == (None, 3)
         written(path, 1)
     assert [version.message for version in Survey.open(path).history()][:2] == ["flux 1", "room"]
+
+
+BACK = """
+import sys
+from storage.writer import writing
+from tests.faults import clock
+from tests.storage.stores import made
+path = made(sys.argv[1])
+clock.skew(-2)
+with writing(path, "test") as writer:
+    writer.set_attrs("spectra/sdss", {"by": "the late"})
+    writer.commit("late")
+"""
+
+
+def test_a_clock_that_is_put_back_by_seconds_is_waited_for(tmp_path: Path) -> None:
+    wrong = clock.built(tmp_path)
+    if not wrong:
+        pytest.skip("no C compiler, and without one the clock of a store cannot be put wrong")
+    path = str(tmp_path / "survey.icechunk")
+    words = [sys.executable, "-c", BACK, path]
+    done = subprocess.run(words, env=os.environ | wrong, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "waiting" in done.stderr
+    assert by(path) == ("the late", 4)
 
 
 def test_of_processes_that_make_one_store_at_once_one_makes_it_and_all_open_it(
