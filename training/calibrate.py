@@ -8,140 +8,26 @@ Axes: N spectra, I indices.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import erf, sqrt
-from typing import Any
 
 import numpy as np
-import torch
-import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
 
-from storage.grid import Grid
-from storage.mock import Mock
 from training.apply import apply
-from training.batch import Batch, join, take
 from training.calibrated import LEAST, Array, Calibrated, Column, Curve
 from training.draws import scatter
-from training.frame import Frame, Mapper
 from training.model import Denoiser
-from training.norm import NOISELESS
-from training.trials import Measure
+from training.shown import BINS, Shown
 
-BINS: tuple[tuple[float, float], ...] = (
-    (1, 2),
-    (2, 3),
-    (3, 5),
-    (5, 8),
-    (8, 12),
-    (12, 20),
-    (20, 35),
-    (35, 60),
-)
-"Of S/N per pixel in g; whatever is above counts with the last one."
 Z_PARTS = 3
 "Ranges of redshift, with as many objects each."
-MISSING = 0.10
-"Share of the frame that a spectrum may lack, as in the footprint of a model."
 WITHIN = erf(1 / sqrt(2))
 "Share of a Gaussian within one standard deviation."
 CLIP = 5.0
 "Robust standard deviations beyond which an output says nothing of the slope."
 FLAT = 0.05
 "Slope of output on truth below which nothing can be de-shrunk."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """N mock spectra of known truth, as a model sees them."""
-
-    frame: Frame
-    "How the model sees."
-    batch: Batch
-    names: tuple[str, ...]
-    "I indices."
-    measure: Measure
-    "Measures them."
-    truth: Array
-    "(N, I) indices of the noiseless spectra, at the redshift that the survey gives."
-    kind: NDArray[Any]
-    "(N,) class."
-    snr: Array
-    "(N,) S/N per pixel in g, as the survey gives it."
-    n: int
-    "Objects in each bin of S/N."
-
-    def indices(self, flux: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Indices (n, I) of spectra (n, P), which are those rows."""
-        z = self.frame.z_seen(self.batch.z[rows])
-        return torch.as_tensor(self.measure(self.frame.grid.wavelength, flux, None, z))
-
-
-def draw(
-    mock: Mock,
-    frame: Frame,
-    grid: Grid,
-    *,
-    n: int,
-    seed: int,
-    measure: Measure,
-    names: Sequence[str],
-    stream: str = "calibrate",
-) -> Shown:
-    """Draw n objects for every bin of S/N, and look at them.
-
-    Parameters
-    ----------
-    grid : Grid
-        Of the survey.
-    measure, names
-        The index function on the frame's axis, and the names of its columns.
-    stream : str
-        Another one gives other objects with other noise.
-    """
-    mapper = frame.on(grid)
-    parts = []
-    for low, high in BINS:
-        name = f"{stream}-{low:g}-{high:g}"
-        # The error of a stiff model is of the objects, not of their noise: each bin has its own.
-        drawn = mock.truth(n, grid, seed, name)
-        seen = mock.observe(drawn, grid, seed, name, (low, high))
-        parts.append(_shown(drawn, seen, mapper, measure, tuple(names)))
-    return Shown(
-        frame=frame,
-        batch=join([part.batch for part in parts]),
-        names=tuple(names),
-        measure=measure,
-        truth=np.concatenate([part.truth for part in parts]),
-        kind=np.concatenate([part.kind for part in parts]),
-        snr=np.concatenate([part.snr for part in parts]),
-        n=n,
-    )
-
-
-def _shown(
-    drawn: xr.Dataset, seen: xr.Dataset, mapper: Mapper, measure: Measure, names: tuple[str, ...]
-) -> Shown:
-    """One exposure of objects; those that no model would be given are left out."""
-    place = seen["z"].to_numpy(), seen["ebv"].to_numpy()
-    noiseless = drawn["flux"].to_numpy()
-    batch = mapper.to(seen["flux"].to_numpy(), seen["ivar"].to_numpy(), *place)
-    clean = mapper.to(noiseless, np.full_like(noiseless, NOISELESS), *place)
-    frame, snr = mapper.frame, np.asarray(seen["snr_g"].to_numpy(), np.float64)
-    truth = measure(frame.grid.wavelength, clean.x, clean.weight, frame.z_seen(clean.z))
-    rows = batch.ok & (batch.missing <= MISSING) & torch.from_numpy(np.isfinite(snr))
-    return Shown(
-        frame=frame,
-        batch=take(batch, rows),
-        names=names,
-        measure=measure,
-        truth=torch.as_tensor(truth)[rows].double().numpy(),
-        kind=seen["class"].to_numpy()[rows.numpy()],
-        snr=snr[rows.numpy()],
-        n=len(snr),
-    )
 
 
 def calibrate(

@@ -56,6 +56,9 @@ class Descent(BaseModel):
     network may give the mean spectrum for many epochs before it learns more."""
     clip: NonNegativeFloat = 0.0
     "Largest norm of the gradient; 0 is no limit."
+    average: float = Field(default=0.0, ge=0, lt=1, exclude_if=lambda kept: kept == 0)
+    """What a step keeps of the running mean of the weights; the mean is what is watched and kept,
+    0 is no mean. 0.99 is a mean over a hundred batches: it takes out what single steps jitter."""
 
     @model_validator(mode="before")
     @classmethod

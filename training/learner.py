@@ -5,10 +5,11 @@ anywhere.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training import rounding
 from training.batch import Batch
@@ -20,6 +21,8 @@ from training.state import State, Tensors
 Wrap = Callable[[nn.Module], nn.Module]
 MODEL = "model/"
 "What the names of a model's own sums begin with."
+MEAN = "mean/"
+"What the names of a model's mean weights begin with, among the moments."
 
 
 class Learner(Protocol):
@@ -27,6 +30,11 @@ class Learner(Protocol):
 
     sums: Tensors
     "Of this rank's batches of the epoch."
+
+    @property
+    def shown(self) -> Denoiser:
+        """What is watched and kept: the model, or one of its mean weights."""
+        ...
 
     @property
     def lr(self) -> float:
@@ -61,11 +69,23 @@ class Gradient:
     sums: Tensors
 
     def __init__(self, model: Denoiser, fit: Fit, batches: int, state: State, wrap: Wrap) -> None:
-        self.sums = {}
+        self.sums, self.model = {}, model
         self.module = wrap(_Loss(model))
         self.schedule = Schedule(list(model.parameters()), fit, fit.epochs, batches)
+        self.mean = _mean(model, fit.average)
         if state.schedule:
-            self.schedule.restore(state.moments, state.schedule)
+            moments = dict(state.moments)
+            if self.mean is not None:
+                names = self.mean.state_dict()
+                self.mean.load_state_dict({name: moments.pop(f"{MEAN}{name}") for name in names})
+            self.schedule.restore(moments, state.schedule)
+
+    @property
+    def shown(self) -> Denoiser:
+        """The model, or one of its mean weights."""
+        if self.mean is None:
+            return self.model
+        return cast(Denoiser, self.mean.module)
 
     @property
     def lr(self) -> float:
@@ -82,6 +102,8 @@ class Gradient:
         with rounding.forward(taken, batch.x.device):
             loss = self.module(batch)
         self.schedule.step(loss)
+        if self.mean is not None:
+            self.mean.update_parameters(self.model)
         count = spectra(batch)
         add(self.sums, {"loss": loss.detach().double() * count, "spectra": count})
 
@@ -94,8 +116,11 @@ class Gradient:
         self.schedule.epoch(loss)
 
     def kept(self) -> tuple[Tensors, dict[str, Any]]:
-        """Moments, and where the schedule stands."""
-        return self.schedule.state()
+        """Moments, the mean weights among them, and where the schedule stands."""
+        moments, numbers = self.schedule.state()
+        if self.mean is not None:
+            moments |= {f"{MEAN}{name}": value for name, value in self.mean.state_dict().items()}
+        return moments, numbers
 
 
 class Sums:
@@ -107,6 +132,11 @@ class Sums:
 
     def __init__(self, model: Denoiser) -> None:
         self.model, self.sums = model, {}
+
+    @property
+    def shown(self) -> Denoiser:
+        """The model."""
+        return self.model
 
     @torch.no_grad()
     def learn(self, batch: Batch, taken: str) -> None:
@@ -138,6 +168,14 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.model.loss(batch)
+
+
+def _mean(model: Denoiser, kept: float) -> AveragedModel | None:
+    """The running mean of a model's weights and buffers, as yet of none."""
+    if not kept:
+        return None
+    step = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return AveragedModel(model, multi_avg_fn=step, use_buffers=True)
 
 
 def add(total: Tensors, found: Tensors) -> None:

@@ -194,11 +194,12 @@ class _Run:
         if self.val is None:
             return loss
         # Running means of a batch, which are of one rank's share, are those of the first rank.
-        for value in self.model.buffers():
+        shown = self.learner.shown
+        for value in (*self.model.buffers(), *shown.buffers()):
             ranks.from_first(value)
         torch.manual_seed(_seed(self.fit.seed, state.epoch, self.train.rank))
         with rounding.forward(state.precision["taken"], self.device):
-            return watch(self.model, self.val, self.device)
+            return watch(shown, self.val, self.device)
 
     def _look(self, state: State) -> dict[str, object]:
         return rounding.look(
@@ -233,7 +234,7 @@ class _Run:
         if self.model.fit == "gradient":
             known = [old["val"] for old in before.history]
             better = not known or record["val"] < min(known)
-            best = _copied(now) if better else before.best
+            best = _copied(self.learner.shown.state_dict()) if better else before.best
         return State(
             epoch=before.epoch + 1,
             model=now,

@@ -33,6 +33,27 @@ def test_best_is_the_epoch_of_the_lowest_validation_loss() -> None:
     assert_same(last.best, seen[last.best_epoch])
 
 
+def test_the_mean_of_the_weights_is_watched_and_kept() -> None:
+    mean: dict[str, torch.Tensor] = {}
+
+    def tell(step: Step) -> None:
+        for name, value in step.learner.model.state_dict().items():
+            before = mean.get(name, value)
+            mean[name] = 0.8 * before + 0.2 * value
+
+    work = task(lr=0.02, epochs=1, schedule="constant", batch_size=20, average=0.8)
+    last = learn(work, tell=tell)
+    for name, value in last.best.items():
+        torch.testing.assert_close(value, mean[name])
+        assert not torch.equal(value, last.model[name])
+    model = work.card.build(FRAME.grid)
+    model.load_state_dict(mean)
+    (whole,) = task(batch_size=10_000).batches("val").epoch(0)
+    with torch.no_grad():
+        expected = float(model.loss(whole))
+    assert last.history[0]["val"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     with pytest.raises(FloatingPointError, match=r"epoch 1: .* use a smaller lr"):
         learn(task(lr=1e20, schedule="constant"))

@@ -47,6 +47,7 @@ def keeping(folder: Path) -> Callable[[State], None]:
         ("dense", {"schedule": "onecycle", "lr": 5e-3}),
         ("dense", {"schedule": "relative", "gain": 0.9, "stall": 1, "min_epochs": 0}),
         ("dense", {"schedule": "step", "every": 1, "optimiser": "sgd", "lr": 1.0, "clip": 0.1}),
+        ("dense", {"average": 0.9, "lr": 5e-3}),
         (DRAWS, {"schedule": "constant"}),
         (DRAWS, {"precision": "bfloat16"}),
         ("ppca", {}),
