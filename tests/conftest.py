@@ -9,11 +9,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A finished run has workers too, and is made once; what waits for Slurm begins first."""
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
+    """A finished run has workers too, and is made once, in one process; Slurm is waited for first."""
     for item in items:
+        group = str(item.path)
         if "finished" in getattr(item, "fixturenames", ()):
+            group = "finished"
             item.add_marker(pytest.mark.cluster)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if "slurm" in item.path.parts:
+        return 0
+    return 1 if "finished" in getattr(item, "fixturenames", ()) else 2
 
 
 @pytest.fixture(scope="session")
