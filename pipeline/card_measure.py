@@ -6,6 +6,14 @@ from pydantic import Field, field_validator
 
 from pipeline.card_table import Table
 from pipeline.index_aliases import canonical
+from pipeline.stars.template_set import LineSpread, StarModels
+
+
+class StarTable(StarModels):
+    """[measure.star_templates]: models of stars, as the survey's instrument shows them."""
+
+    line_spread: LineSpread | None = None
+    "Sigma of a line as observed, km/s, or a curve of it, (A, km/s); None: the survey's own."
 
 
 class Measure(Table):
@@ -31,6 +39,10 @@ class Measure(Table):
     "What the wavelengths of such files are in."
     template_fwhm: float = Field(default=0.0, ge=0)
     "Their resolution, A."
+    stars: tuple[Literal["raw", "denoised"], ...] = ()
+    "What fits of stars start from; denoised: every product of this card on observed wavelengths."
+    star_templates: StarTable = StarTable()
+    "What stars are fitted with: the models of mocks, or files of the user's."
     draws: int = Field(default=16, ge=16)
     "Draws of the posterior that give the error of an index on a denoised spectrum."
 

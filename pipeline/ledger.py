@@ -14,6 +14,7 @@ KINDS = {
     "denoised": ("flux",),
     "indices": ("value",),
     "lines": ("flux",),
+    "stars": ("velocity",),
     "catalog": (),
 }
 "Groups of rows, and the arrays of which a done row holds something."
@@ -54,12 +55,12 @@ def holes(group: str, values: dict[str, np.ndarray], first: int) -> Iterator[Fin
     for name in KINDS[kind]:
         if name not in values:
             continue
-        if kind in ("indices", "lines"):
+        if kind in ("indices", "lines", "stars"):
             # What could not be measured says why in its flag.
             held = np.isfinite(values[name]) | (values.get("flag", np.zeros(1)) > 0)
         else:
             held = values[name] != 0
-        empty = done & ~held.any(axis=1)
+        empty = done & ~held.reshape(len(held), -1).any(axis=1)
         yield from _said(group, {f"done, but without data in '{name}'": empty}, first)
         # A row without data has no flux either, and says so once.
         done = done & ~empty

@@ -27,6 +27,8 @@ from pipeline.product import loaded
 from pipeline.recipe import Step
 from pipeline.stage import config_of, everywhere, grid_of, require_ingested, target
 from pipeline.stale import Stale
+from pipeline.star_stage import MeasureStars
+from pipeline.star_templates import star_templates
 from storage.store import Survey, exists
 from storage.writer import Writer, writing
 
@@ -73,7 +75,7 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
     ------
     ValueError, FileNotFoundError
         As `route.plan`; or when the survey is not ingested, a model is damaged, an input is not
-        there or an index is unknown.
+        there, an index is unknown or templates cannot be used.
     BlockError
         As `blocks.run`.
     """
@@ -82,6 +84,7 @@ def run(card: Card, client: Client, stages: Collection[str] = STAGES) -> dict[st
     with writing(card.store, "+".join(stages)) as writer:
         survey = Survey.open(card.store)
         steps = steps_of(card, survey, stages)
+        _require_templates(steps, survey)
         stale.prepare(writer, card, steps, survey)
         steps = _precise(card, steps, writer, client)
         survey = Survey.open(card.store)
@@ -142,7 +145,8 @@ def steps_of(
         return list(products)
     making = {step.group for step in products}
     lines = _lines(card, survey, plan, making)
-    return [*products, *_indices(card, survey, plan, making, lines), *lines]
+    indices = _indices(card, survey, plan, making, lines)
+    return [*products, *indices, *lines, *_stars(card, survey, plan, making)]
 
 
 def _indices(
@@ -184,6 +188,38 @@ def _lines(
         )
         for given in inputs(card, survey, plan, making, "lines")
     ]
+
+
+def _stars(
+    card: Card, survey: Survey, plan: route.Plan | None, making: Collection[str]
+) -> list[MeasureStars]:
+    if not card.measure.stars:
+        return []
+    own = card.measure.model_copy(update={"inputs": card.measure.stars})
+    found = inputs(card.model_copy(update={"measure": own}), survey, plan, making)
+    # At rest a star has no velocity any more.
+    found = [one for one in found if not one.checkpoint or not loaded(one.checkpoint).frame.rest]
+    if "denoised" in card.measure.stars and not any(one.checkpoint for one in found):
+        raise ValueError(
+            "measure.stars: 'denoised' is asked for, and no model of the routes gives spectra on "
+            "observed wavelengths, where a star has a velocity; route stars to one on such a "
+            "frame ('star'), or leave 'denoised' out"
+        )
+    config = config_of(card)
+    templates = star_templates(card.measure.star_templates, config, survey)
+    return [
+        MeasureStars(
+            config=config, input=one, templates=templates, precision=card.denoise.precision
+        )
+        for one in found
+    ]
+
+
+def _require_templates(steps: Sequence[Step], survey: Survey) -> None:
+    """Refuse templates that cannot be made: a worker would find fault with every star."""
+    for step in steps:
+        if isinstance(step, MeasureStars) and stale.look([step], survey):
+            step.templates.made()
 
 
 def _held(steps: Sequence[Step], pixels: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from pipeline.accessor import products as newest_first
 from pipeline.columns import BEST, best, catalogues, done_only, index_columns, ledgers, truth
 from pipeline.export import catalogue, export
 from pipeline.line_columns import line_columns
+from pipeline.star_columns import star_columns
 from storage import schema
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
@@ -48,6 +49,7 @@ def open_survey(
         ``<product>.status`` and ``.flag``; ``truth.<parameter>`` for mocks;
         ``<prefix>.<column>`` of joined catalogues, empty where nothing matches. Where lines were
         measured, ``<input>.Halpha_flux`` and the like, and ``<input>.bpt``; see docs/lines.md.
+        Where stars were, ``<input>.star_vrad`` and the like; see docs/stars.md.
         ``best.Dn4000`` is the default value, as `BEST` says, and ``best.input`` where it came from.
 
     Raises
@@ -76,10 +78,13 @@ def open_survey(
         name: survey.dataset(f"denoised/{config}/{name}", dask=True)
         for name in newest_first(survey, config)
     }
-    lines = {
-        name: survey.dataset(f"lines/{config}/{name}", dask=True)
-        for name in members(survey, f"lines/{config}/")
-    }
+    lines, stars = (
+        {
+            name: survey.dataset(f"{kind}/{config}/{name}", dask=True)
+            for name in members(survey, f"{kind}/{config}/")
+        }
+        for kind in ("lines", "stars")
+    )
     measured = index_columns(indices)
     first = [name for name in schema.SPECTRA if name in spectra]
     found = spectra[[*first, *(str(n) for n in spectra.data_vars if n not in first)]]
@@ -91,6 +96,7 @@ def open_survey(
         .assign(ledgers(products))
         .assign(measured)
         .assign(line_columns(lines, spectra, measured))
+        .assign(star_columns(stars))
         .assign(best(indices, products))
         .assign_attrs(store=str(path), snapshot=survey.snapshot, config=config)
     )

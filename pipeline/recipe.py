@@ -6,15 +6,16 @@ code. The rows of its input are not in it: whoever changes one makes it pending 
 
 from typing import Any
 
-from pipeline import denoise, line_stage, measure, route
+from pipeline import denoise, line_stage, measure, route, star_stage
 from pipeline.denoise import Denoise
 from pipeline.infill import MeasureFilled
 from pipeline.line_stage import MeasureLines
 from pipeline.lines import fit
 from pipeline.measure import Measure
+from pipeline.star_stage import MeasureStars
 
 Recipe = dict[str, Any]
-Step = Denoise | Measure | MeasureLines
+Step = Denoise | Measure | MeasureLines | MeasureStars
 "One group that is made of others."
 BY_ROW = frozenset({"routes", "outside"})
 "Keys that say which rows a model takes: what they change is known row by row."
@@ -29,6 +30,8 @@ def recipe(step: Step) -> Recipe:
             return _of_indices(step)
         case MeasureLines():
             return _of_lines(step)
+        case MeasureStars():
+            return _of_stars(step)
 
 
 def differences(was: object, now: Recipe) -> dict[str, str]:
@@ -68,16 +71,21 @@ def _of_lines(step: MeasureLines) -> Recipe:
     }
 
 
+def _of_stars(step: MeasureStars) -> Recipe:
+    return {"version": star_stage.VERSION, **step.templates.recipe, **_of_pixels(step)}
+
+
 def _of_input(step: Measure | MeasureLines) -> Recipe:
     """What the numbers of a denoised input depend on beside its pixels."""
+    drawn = {"draws": step.draws, "seed": step.seed} if step.input.checkpoint else {}
+    return {**drawn, **_of_pixels(step)}
+
+
+def _of_pixels(step: Measure | MeasureLines | MeasureStars) -> Recipe:
+    """How the pixels of a denoised input were made."""
     if not step.input.checkpoint:
         return {}
-    return {
-        "draws": step.draws,
-        "seed": step.seed,
-        "denoise": denoise.VERSION,
-        "precision": step.precision,
-    }
+    return {"denoise": denoise.VERSION, "precision": step.precision}
 
 
 def _models(plan: route.Plan) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import line_group
+from pipeline import line_group, star_group
 from pipeline.card import Card
 from pipeline.denoise import Columns, Denoise
 from pipeline.index import Flag
@@ -18,6 +18,7 @@ from pipeline.precise import known
 from pipeline.product import EXTRAPOLATED, loaded, product
 from pipeline.recipe import BY_ROW, Step, differences, recipe
 from pipeline.stage import origin
+from pipeline.star_stage import MeasureStars
 from storage.schema import Reason, Status
 from storage.store import Survey
 from storage.writer import Writer
@@ -135,8 +136,9 @@ def _reroute(writer: Writer, step: Denoise, steps: Sequence[Step]) -> None:
 
 
 def _measured(writer: Writer, step: Denoise, known: Sequence[str]) -> list[str]:
-    """Groups of indices and lines of a product, of this card or another."""
-    names = [step.group.replace("denoised/", kind, 1) for kind in ("indices/", "lines/")]
+    """Groups of what is measured on a product, for this card or another."""
+    kinds = ("indices/", "lines/", "stars/")
+    names = [step.group.replace("denoised/", kind, 1) for kind in kinds]
     return sorted({group for group in (*known, *names) if group in writer})
 
 
@@ -151,6 +153,10 @@ def _create(writer: Writer, card: Card, step: Step, survey: Survey) -> None:
             about = line_group.about(step.input, step.stars)
             about |= _of_input(writer, card, step, survey)
             writer.create_group(step.group, line_group.lines(rows), about)
+        case MeasureStars():
+            about = star_group.about(step.input, step.templates)
+            about |= _of_input(writer, card, step, survey)
+            writer.create_group(step.group, star_group.stars(rows), about)
     writer.commit(f"{step.group}: room for {rows} rows", {"group": step.group})
 
 
@@ -187,7 +193,7 @@ def _room_for_indices(writer: Writer, card: Card, step: Measure, survey: Survey)
 
 
 def _of_input(
-    writer: Writer, card: Card, step: Measure | MeasureLines, survey: Survey
+    writer: Writer, card: Card, step: Measure | MeasureLines | MeasureStars, survey: Survey
 ) -> dict[str, Any]:
     """What every group says of what it was measured on."""
     given, upstream = step.input, writer.attrs(step.input.group)

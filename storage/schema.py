@@ -55,6 +55,7 @@ class Reason(IntEnum):
     ROUTED_ELSEWHERE = 24
     OUTSIDE_FOOTPRINT = 25
     NOT_IN_CATALOGUE = 26
+    NOT_A_STAR = 27
     STORE_DAMAGED = 30
     FAILED = 31
 
@@ -81,6 +82,7 @@ REASONS: dict[Reason, str] = {
     Reason.ROUTED_ELSEWHERE: "another model takes it",
     Reason.OUTSIDE_FOOTPRINT: "outside the footprint of the model",
     Reason.NOT_IN_CATALOGUE: "no row of the catalogue matches",
+    Reason.NOT_A_STAR: "the survey calls it no star",
     Reason.STORE_DAMAGED: "a chunk of the store that holds it cannot be read",
     Reason.FAILED: "it fails, or kills, whoever computes it",
 }

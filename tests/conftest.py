@@ -9,13 +9,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A finished run has workers too, and is made once, in one process; Slurm is waited for first."""
+    """A finished run has workers too and is made once, in one process; Slurm is waited for first."""
     for item in items:
         group = str(item.path)
         if "finished" in getattr(item, "fixturenames", ()):
             group = "finished"
             item.add_marker(pytest.mark.cluster)
-        item.add_marker(pytest.mark.xdist_group(group))
+        if item.config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_turn)
 
 

@@ -15,17 +15,15 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from scipy import fft, sparse
 from torch import Tensor
 
 from pipeline.stars.between import Box
+from pipeline.stars.template_set import TemplateSet as TemplateSet
 from storage.grid import Float, Grid
 from storage.simulation.instrument import C_KMS
 from storage.simulation.stellar_grid import PARAMETERS, Index, StellarGrid
-from storage.simulation.stellar_population import Physics, library
-
-Range = tuple[float, float]
+from storage.simulation.stellar_population import library
 
 _MODEL_STEP = 8e-6
 _PER_SIGMA = 2.5
@@ -34,60 +32,6 @@ _SEARCH = (4, 2, 3, 1)
 "Nodes of each parameter among the templates that velocities are searched with."
 _BATCH = 16
 _MARGIN = 8
-
-
-class TemplateSet(BaseModel):
-    """Which models, and how they are seen; the ranges are those of star-v1.
-
-    Examples
-    --------
-    >>> TemplateSet(line_spread=65.0).nodes
-    (7, 6, 7, 3)
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    physics: Physics = "toy"
-    "Where models come from: the toy, or files of the user's."
-    models: str = ""
-    "Folder of BOSZ or PHOENIX files, or the path of a table of models; none for the toy."
-    teff: Range = (3500.0, 5000.0)
-    "Range of effective temperature; K."
-    logg: Range = (0.0, 5.0)
-    "Range of log10 of the surface gravity; cm s-2."
-    feh: Range = (-2.5, 0.75)
-    "Range of [Fe/H]."
-    alpha_m: Range = (-0.25, 0.5)
-    "Range of [alpha/M]."
-    nodes: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (7, 6, 7, 3)
-    "Nodes of each parameter at most, ends of its range among them; 1 holds it at the middle one."
-    wavelength: tuple[PositiveFloat, PositiveFloat] = (7100.0, 8850.0)
-    "What is fitted: observed vacuum A; pixels outside are not looked at."
-    line_spread: PositiveFloat | tuple[tuple[PositiveFloat, PositiveFloat], ...]
-    "Sigma of a line as it is observed, pixel included, km/s; or a curve of it, (A, km/s)."
-    reach_kms: PositiveFloat = 1500.0
-    "Largest velocity, either way, that can be measured; km/s."
-    degree: int = Field(default=3, ge=0, le=6)
-    "Of the polynomial in wavelength that multiplies a template: dust, calibration, brightness."
-
-    @model_validator(mode="after")
-    def _there_is_something(self) -> Self:
-        for name in (*PARAMETERS, "wavelength"):
-            low, high = getattr(self, name)
-            if low > high or (name == "wavelength" and low == high):
-                raise ValueError(f"{name} = ({low:g}, {high:g}): the first is the lower end")
-        if (self.physics == "toy") != (not self.models):
-            raise ValueError(
-                f"physics = {self.physics!r} with models = {self.models!r}: the toy has no files, "
-                "the others need them"
-            )
-        return self
-
-    def sigma(self, wavelength: Float) -> Float:
-        """Sigma of a line, km/s, (M,)."""
-        if isinstance(self.line_spread, float):
-            return np.full(wavelength.shape, self.line_spread)
-        return np.asarray(np.interp(wavelength, *np.array(self.line_spread).T))
 
 
 @dataclass(frozen=True, kw_only=True)

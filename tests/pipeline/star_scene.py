@@ -1,6 +1,10 @@
 """Toy stars around the Ca II triplet, blurred by SciPy: what `pipeline.stars` is tested on."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from astropy.io import fits
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
 
@@ -43,3 +47,36 @@ def noisy(flux: Float, snr: float, seed: int = 1) -> tuple[Float, Float]:
     sigma = flux.mean() / snr
     drawn = np.random.default_rng(seed).standard_normal(flux.shape)
     return flux + sigma * drawn, np.full(flux.shape, sigma**-2)
+
+
+def write_table(
+    path: Path,
+    missing: tuple[float, float, float] | None = None,
+    medium: str | None = "vacuum",
+    size: int = 6500,
+) -> None:
+    """The toy's models as a table of the user's, perhaps without one of them, or not so far."""
+    rows = [
+        (teff, logg, feh)
+        for teff in (4000.0, 4500.0, 5000.0)
+        for logg in (1.0, 2.0, 3.0, 4.0)
+        for feh in (-1.5, -1.0, -0.5, 0.0)
+        if (teff, logg, feh) != missing
+    ]
+    axis = Grid(kind="log", start=np.log10(8150.0), step=8e-6, size=size)
+    teff, logg, feh = np.array(rows).T
+    flux = spectra(teff, logg, feh, np.zeros(len(rows)), axis)
+    wave = np.repeat(axis.wavelength[None], len(rows), axis=0)
+    columns: list[Any] = [
+        fits.Column(name, "D", array=values)
+        for name, values in (("teff", teff), ("logg", logg), ("feh", feh), ("alpha_m", 0 * feh))
+    ]
+    form = f"{axis.size}E", f"{axis.size}D"
+    columns += [
+        fits.Column("flux", form[0], unit="erg s-1 cm-2 Angstrom-1", array=flux),
+        fits.Column("wavelength", form[1], unit="Angstrom", array=wave),
+    ]
+    hdu = fits.BinTableHDU.from_columns(columns)
+    if medium is not None:
+        hdu.header["MEDIUM"] = medium
+    hdu.writeto(path, overwrite=True)

@@ -6,16 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from astropy.io import fits
 
 from pipeline.stars.between import Box
 from pipeline.stars.denoised import start_from
 from pipeline.stars.fit import Start, measure_stars, start_values
 from pipeline.stars.flag import Flag
 from pipeline.stars.templates import Templates, TemplateSet, line_spread, templates
-from storage.grid import Grid
-from storage.simulation.stellar_toy import spectra
-from tests.pipeline.star_scene import CHOSEN, GRID, SIGMA, noisy, seen
+from tests.pipeline.star_scene import CHOSEN, GRID, SIGMA, noisy, seen, write_table
 from training import checkpoint
 from training.checkpoint import Card
 from training.frame import Frame
@@ -135,29 +132,7 @@ def test_lines_are_as_wide_as_the_instrument_and_the_pixel() -> None:
 
 def a_table(path: Path, missing: tuple[float, float, float] | None = None) -> TemplateSet:
     """The toy's models as anybody's table, perhaps without one."""
-    rows = [
-        (teff, logg, feh)
-        for teff in (4000.0, 4500.0, 5000.0)
-        for logg in (1.0, 2.0, 3.0, 4.0)
-        for feh in (-1.5, -1.0, -0.5, 0.0)
-        if (teff, logg, feh) != missing
-    ]
-    axis = Grid(kind="log", start=np.log10(8150.0), step=8e-6, size=6500)
-    teff, logg, feh = np.array(rows).T
-    flux = spectra(teff, logg, feh, np.zeros(len(rows)), axis)
-    wave = np.repeat(axis.wavelength[None], len(rows), axis=0)
-    columns: list[Any] = [
-        fits.Column(name, "D", array=values)
-        for name, values in (("teff", teff), ("logg", logg), ("feh", feh), ("alpha_m", 0 * feh))
-    ]
-    form = f"{axis.size}E", f"{axis.size}D"
-    columns += [
-        fits.Column("flux", form[0], unit="erg s-1 cm-2 Angstrom-1", array=flux),
-        fits.Column("wavelength", form[1], unit="Angstrom", array=wave),
-    ]
-    hdu = fits.BinTableHDU.from_columns(columns)
-    hdu.header["MEDIUM"] = "vacuum"
-    hdu.writeto(path)
+    write_table(path, missing)
     own = {"physics": "table", "models": str(path)}
     return TemplateSet(**{**CHOSEN.model_dump(), **own})
 
