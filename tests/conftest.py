@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A finished run has workers too and is made once, in one process; Slurm is waited for first."""
+    """A finished run has workers too and is made in one process; Slurm is waited for first."""
     for item in items:
         group = str(item.path)
         if "finished" in getattr(item, "fixturenames", ()):
