@@ -19,8 +19,9 @@ from pipeline.calibrate import shown_on
 from pipeline.card import Card, load
 from pipeline.errors import ErrorKind, Found, errors_of
 from training import checkpoint, registry
-from training.calibrate import BINS, WITHIN, Shown, answers
+from training.calibrate import WITHIN, answers
 from training.checkpoint import Checkpoint
+from training.shown import BINS, Shown
 
 Array = NDArray[np.float64]
 NAMES = {
@@ -63,8 +64,7 @@ def show(name: str, model: Checkpoint, shown: Shown, card: Card) -> None:
     z = shown.batch.z.numpy()
     known = None if table is None else table.look_up(shown.names, shown.kind, z, shown.snr)
     found = errors_of(output, np.zeros(output.shape, np.uint8), drawn, known)
-    axis, at = shown.frame.grid.wavelength, shown.frame.z_seen(shown.batch.z)
-    noise = np.asarray(shown.measure(axis, shown.batch.x, shown.batch.weight, at)) - shown.truth
+    noise = shown.noisy.double().numpy() - shown.truth
     for place, index in enumerate(shown.names):
         print(line(name, index, place, found, (drawn, noise), shown))
 

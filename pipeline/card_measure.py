@@ -1,8 +1,8 @@
 """The [measure] table of a card: what is measured on what, and by which rules."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.card_table import Table
 from pipeline.index_aliases import canonical
@@ -55,3 +55,11 @@ class Measure(Table):
         if twice:
             raise ValueError(f"{', '.join(twice)} is there twice")
         return found
+
+    @model_validator(mode="after")
+    def _subtracts_what_is_fitted(self) -> Self:
+        if self.emission == "subtract" and not self.lines:
+            raise ValueError(
+                "emission = 'subtract' without fitted lines; name inputs in lines, such as ['raw']"
+            )
+        return self

@@ -100,7 +100,7 @@ def measured(model: Checkpoint, rows: Denoised, rules: Rules, *, draws: int, see
         about = {"draws": draws, "seed": seed, "first": rows.first}
         drawn = download(scatter(model.model, rows.latent, rows.cov, values, **about))
     table = model.errors
-    known = None if table is None else table.look_up(rules.names, rows.kind, rows.z, rows.snr)
+    known = None if table is None else table.look_up(rules.keys, rows.kind, rows.z, rows.snr)
     return errors_of(download(plain.value), download(plain.flag), drawn, known)
 
 
@@ -124,7 +124,8 @@ def errors_of(
     the table, the draws as they are.
     """
     nothing = np.full(value.shape, np.nan)
-    drawn = nothing if drawn is None else drawn
+    # Draws that are all alike say nothing.
+    drawn = nothing if drawn is None else np.where(drawn > 0, drawn, np.nan)
     known = dict.fromkeys(NUMBERS, nothing) | dict(table or {})
     error, kind = nothing, np.full(value.shape, ErrorKind.NONE, np.uint8)
     for name, candidate in (

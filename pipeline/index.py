@@ -40,15 +40,15 @@ class Flag(IntFlag):
     """What to know about one measured index."""
 
     MASKED = 1
-    "Some of a band has no data; the rest stands for it."
+    "Some of a band has no data, or flux that is no number; the rest stands for it."
     TOO_MUCH_MASKED = 2
-    "More of a band has no data than is tolerated, or its flux is no number: NaN."
+    "More of a band has none than is tolerated: NaN."
     OUTSIDE = 4
     "A band leaves the wavelength axis, or the redshift is not a number: NaN."
     CONTINUUM = 8
     "The continuum, or what a magnitude or root is taken of, is not positive: NaN."
     NO_ERROR = 16
-    "The flux came without errors: the error is NaN."
+    "The flux came without errors, or with some that are no numbers: the error is NaN."
     COARSE = 32
     "A band is narrower than two pixels of the axis: NaN."
     RESOLUTION = 64
@@ -88,7 +88,7 @@ def measure(
     wavelength : (L,) float
         Pixel centres, A, even in A or in log10(A): rest-frame, or observed when z is given.
     flux : (N, L) float
-        Flux density per A, in any unit.
+        Flux density per A, in any unit; what is not finite is no data.
     ivar : (N, L) float or None
         Inverse variance, 0 where there is no data. None: all pixels count, errors are NaN.
     names : sequence of str or Index
@@ -142,22 +142,23 @@ def _one(
     else:
         window, value, variance, sound, broad = at_lick(index, rows, lsf, bands)
     missing = window.missing
-    # Whatever else is not a number has flux that is none.
-    lost = (missing > tolerated) | (sound & ~value.isfinite() & ~window.outside)
+    lost = missing > max(tolerated, ROUNDING)
     flag = torch.zeros_like(missing, dtype=torch.uint8)
     for bit, holds in (
         (Flag.MASKED, missing > ROUNDING),
         (Flag.TOO_MUCH_MASKED, lost),
         (Flag.OUTSIDE, window.outside),
-        (Flag.CONTINUUM, ~sound & ~window.outside & ~lost),
+        (Flag.CONTINUUM, ~(sound & value.isfinite()) & ~window.outside & ~lost),
         (Flag.RESOLUTION, broad & ~window.outside),
     ):
         flag |= holds * int(bit)
-    lost = (flag & int(NOTHING)) > 0
+    nothing = (flag & int(NOTHING)) > 0
     if rows.ivar is None:
-        flag |= int(Flag.NO_ERROR)
         variance = torch.full_like(variance, torch.nan)
-    return value.masked_fill(lost, torch.nan), variance.sqrt().masked_fill(lost, torch.nan), flag
+    unknown = ~variance.isfinite()
+    flag |= (unknown if rows.ivar is None else unknown & ~nothing) * int(Flag.NO_ERROR)
+    error = variance.sqrt().masked_fill(nothing | unknown, torch.nan)
+    return value.masked_fill(nothing, torch.nan), error, flag
 
 
 def _without_coarse(

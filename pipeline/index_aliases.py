@@ -1,6 +1,8 @@
 """Other names of indices on the shelf, as papers and other programs write them."""
 
 ALIASES = {
+    "D4000_n": "Dn4000",
+    "D4000n": "Dn4000",
     "Hb": "Hbeta",
     "H_beta": "Hbeta",
     "HdA": "HdeltaA",
@@ -30,6 +32,9 @@ ALIASES = {
     "TiO_2": "TiO2",
     "TiO2SDSS": "TiO2sdss",
     "CaT*": "CaT_star",
+    "CaII1": "Ca1",
+    "CaII2": "Ca2",
+    "CaII3": "Ca3",
     "<Fe>": "Fe_mean",
     "[MgFe]": "MgFe",
     "[MgFe]'": "MgFe_prime",

@@ -79,10 +79,18 @@ def find(name: str) -> Index:
         When there is none; names the nearest.
     """
     module, _, last = name.rpartition(".")
-    known = {i.name: i for i in resolve(SHELF, module).INDICES} if module else catalogue()
+    known = _brought(module) if module else catalogue()
     found = last if module else canonical(last)
     if found in known:
-        return cast(Index, known[found])
+        return known[found]
     near = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"no index {name!r} (there: {', '.join(known)}){hint}")
+
+
+def _brought(module: str) -> dict[str, Index]:
+    """The indices of anybody's module, by name."""
+    found = getattr(resolve(SHELF, module), "INDICES", None)
+    if not found:
+        raise ValueError(f"module {module!r}: no INDICES in it; expected a tuple of indices")
+    return {index.name: index for index in found}

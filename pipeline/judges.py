@@ -109,7 +109,7 @@ def indices_on(frame: Frame) -> tuple[str, ...]:
     ValueError
         When the frame reaches none of them.
     """
-    there = [name for name in (*INDICES, *OTHERS) if _lies_on(name, frame)]
+    there = [name for name in (*INDICES, *OTHERS) if lies_on(index.find(name), frame)]
     if not there:
         raise ValueError(
             f"frame {frame.label}: none of {', '.join((*INDICES, *OTHERS))} lies on it; a verdict "
@@ -126,9 +126,12 @@ def at_rest(card: Card, frame: Frame) -> Frame:
     return of_run if of_run.rest else named("fs")
 
 
-def _lies_on(name: str, frame: Frame) -> bool:
-    bands, edges = air_to_vacuum(index.find(name).bands), frame.grid.edges
-    return bool(bands.min() >= edges[0] and bands.max() <= edges[-1])
+def lies_on(one: index.Index, frame: Frame, z: tuple[float, float] = (0.0, 0.0)) -> bool:
+    """Whether all bands of an index are on a frame; on observed wavelengths, at any of some z."""
+    bands, (first, *_, last) = air_to_vacuum(one.bands), frame.grid.edges
+    low, high = (1.0, 1.0) if frame.rest else (1 + z[0], 1 + z[1])
+    # At some z the bluest band has come in, and the reddest has not yet left.
+    return bool(max(low, first / bands.min()) <= min(high, last / bands.max()))
 
 
 def measured(

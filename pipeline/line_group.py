@@ -43,7 +43,10 @@ _FIELDS = {
     "chi2": Field(dtype="f4", units="1", description="chi square per pixel of starlight"),
     "vdisp": Field(dtype="f4", units="km/s", description="velocity dispersion of starlight"),
     "error_kind": Field(
-        dtype="u1", units="1", description="where the errors are from", codes=ErrorKind
+        dtype="u1",
+        units="1",
+        description="where the errors are from; draws of lines are bare, not calibrated on a mock",
+        codes=ErrorKind,
     ),
     **LEDGER,
 }
@@ -65,11 +68,11 @@ def lines(n: int) -> xr.Dataset:
 def about(given: Input, stars: LineTemplates) -> dict[str, Any]:
     """Attributes that say what the numbers of a group are."""
     frame = loaded(given.checkpoint).frame if given.checkpoint else given.frame
-    observed = given.group.startswith("spectra/") and given.variable == "flux"
+    sharp = given.checkpoint or (given.group.startswith("spectra/") and given.variable == "flux")
     return {
         "wavelengths": {line.name: line.wavelength for line in LINES},
         "templates": stars.files or ANALYTIC,
         "templates_digest": stars.digest,
         "dust": DUST if frame is None else frame.dust or "",
-        "sigma_is": "the line's own" if observed or given.checkpoint else "with the instrument's",
+        "sigma_is": "the line's own, but for flag as_observed" if sharp else "as observed",
     }

@@ -20,6 +20,7 @@ from pipeline.inputs import Input, ledger
 from pipeline.line_group import DUST, lines
 from pipeline.line_templates import LineTemplates
 from pipeline.lines import fit
+from pipeline.lines.block import DETECTED
 from pipeline.lines.fit import LineFlag, Lines
 from pipeline.product import loaded
 from pipeline.stage import grid_of
@@ -30,7 +31,7 @@ from training.device import download, upload, worker_device
 from training.draws import scatter
 from training.frame import Frame
 
-VERSION = 1
+VERSION = 2
 "Raised when the same spectra and the same fit give other numbers: lines are stale then."
 SNR = 200.0
 """Of a pixel, by which spectra without noise or with noise that is not independent are fitted: all
@@ -83,10 +84,9 @@ class MeasureLines:
         found = _fitted(given, self)
         if self.input.group == held.spectra and self.input.variable == "flux":
             return found, ErrorKind.FORMAL
-        found = _without_errors(found)
         if self.input.checkpoint and held.has(self.input.group, "latent_cov"):
             return _with_scatter(found, given, self, held), ErrorKind.DRAWS
-        return found, ErrorKind.NONE
+        return _without_errors(found), ErrorKind.NONE
 
 
 def emission(held: Held, step: MeasureLines) -> Tensor:
@@ -208,7 +208,7 @@ def _without_errors(found: Lines) -> Lines:
 
 
 def _with_scatter(found: Lines, given: Given, job: MeasureLines, held: Held) -> Lines:
-    """The lines with the scatter over draws of the posterior of the spectra as their errors."""
+    """The lines with the bare scatter over draws of the posterior of the spectra as errors."""
     group, scale = job.input.group, _there(held.values(job.input.group, "scale"))[:, None]
     mean, cov = (_there(held.values(group, name)) for name in ("latent", "latent_cov"))
     names = [name.removesuffix("_err") for name in _ERRORS]
@@ -227,12 +227,18 @@ def _with_scatter(found: Lines, given: Given, job: MeasureLines, held: Held) -> 
         seed=job.seed,
         first=held.block.first,
     )
-    errors = dict(zip(_ERRORS, spread.chunk(len(names), dim=1), strict=True))
-    faint = (found.flux < 3 * errors["flux_err"]) & found.flux.isfinite()
-    return found._replace(
+    # Draws that are all alike say nothing, nor do those of what was given instead of fitted.
+    errors = {
+        name: torch.where(getattr(found, name).isnan() | (part <= 0), torch.nan, part)
+        for name, part in zip(_ERRORS, spread.chunk(len(names), dim=1), strict=True)
+    }
+    least = DETECTED * errors["flux_err"]
+    faint = (found.flux < least) & found.flux.isfinite()
+    bare = _without_errors(found)
+    return bare._replace(
         **errors,
-        flag=found.flag.int() | faint * int(LineFlag.NOT_DETECTED),
-        limit=torch.where(faint, 3 * errors["flux_err"], torch.nan),
+        flag=bare.flag | faint * int(LineFlag.NOT_DETECTED),
+        limit=torch.where(faint, least, torch.nan),
     )
 
 

@@ -24,7 +24,7 @@ from training.device import download, upload, worker_device
 from training.frame import Frame
 from training.norm import NOISELESS
 
-VERSION = 2
+VERSION = 3
 "Raised when the same flux gives other values: indices are stale then."
 
 
@@ -87,7 +87,7 @@ class Measure:
         if self.input.checkpoint:
             model = loaded(self.input.checkpoint)
             found = self._denoised(held, model, flux)
-            return _variables(found) | {"difference": found.value - self._seen(held, model)}
+            return _variables(found) | {"difference": self._difference(held, model, found.value)}
         observed = self.input.variable == "flux" and self.input.group == held.spectra
         # A best fit or a truth has no noise: it has data wherever it is given.
         ivar = held.values(held.spectra, "ivar") if observed else _exact(flux)
@@ -125,16 +125,22 @@ class Measure:
         )
         return errors.measured(model, rows, self.rules, draws=self.draws, seed=self.seed)
 
-    def _seen(self, held: Held, model: Checkpoint) -> np.ndarray:
-        """Values (N, index) of the noisy spectra on the frame of a model: raw@<frame>."""
+    def _difference(self, held: Held, model: Checkpoint, value: np.ndarray) -> np.ndarray:
+        """Values (N, index) minus those of the noisy spectra on the frame of a model.
+
+        NaN where emission lines were taken out: the noisy spectra have theirs still.
+        """
+        if self.rules.products_lose_lines:
+            return np.full_like(value, np.nan)
         frame = model.frame
         group = f"indices/{self.config}/raw@{frame.label}"
-        if group in held.made:
-            return held.values(group, "value")
+        if group in held.made and "raw@frame" not in self.rules.without_lines:
+            return np.asarray(value - held.values(group, "value"))
         batch = held.batch(frame)
         axis, z = frame.grid.wavelength, frame.z_seen(batch.z)
         lsf = self._lsf(held, frame)
-        return download(self.rules(axis, batch.x, batch.weight, z=z, lsf=lsf).value)
+        noisy = self.rules(axis, batch.x, batch.weight, z=z, lsf=lsf).value
+        return np.asarray(value - download(noisy))
 
     def _lsf(self, held: Held, frame: Frame | None) -> torch.Tensor | None:
         """Line spread, pixels, of the spectra or on a frame, where the rules look at it."""

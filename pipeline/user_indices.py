@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from pipeline.card_table import Table
 from pipeline.card_words import CardError
 from pipeline.definition import Atomic, Break
+from pipeline.index import Medium
 from pipeline.index_composite import Composite
 from pipeline.index_generic import Generic
 from pipeline.index_names import Index, catalogue, find
@@ -24,7 +25,6 @@ from pipeline.user_bands import faults, same
 from pipeline.window import Band
 from storage.grid import vacuum_to_air
 
-Medium = Literal["air", "vacuum"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
@@ -93,7 +93,7 @@ class GenericEntry(_Entry):
     units: Literal["Angstrom"]
     continuum: tuple[Band, ...] = Field(min_length=2)
     features: tuple[Band, ...] = Field(min_length=1)
-    factors: tuple[float, ...]
+    factors: tuple[FiniteFloat, ...]
     weighted: bool = True
 
     def index(self) -> Generic:
@@ -154,7 +154,8 @@ def chosen(names: Iterable[str], tables: Iterable[str] = ()) -> tuple[Index, ...
     Raises
     ------
     FileNotFoundError, CardError
-        As `load`; or when two tables define one name differently.
+        As `load`; when two tables define one name differently, an index is there twice, or one of
+        anybody's module is wrong as it would be in a table.
     ValueError
         When a name is neither in a table nor on the shelf.
     """
@@ -164,7 +165,11 @@ def chosen(names: Iterable[str], tables: Iterable[str] = ()) -> tuple[Index, ...
             if index.name in known and not same(index, known[index.name]):
                 raise CardError(f"{path}: index {index.name!r} is another one in another table")
             known.setdefault(index.name, index)
-    return tuple(known[name] if name in known else _found(name, known) for name in names)
+    found = [known[name] if name in known else _found(name, known) for name in names]
+    twice = {index.name for index in found if [one.name for one in found].count(index.name) > 1}
+    if twice:
+        raise CardError(f"index {', '.join(sorted(twice))}: asked for twice, or by two names")
+    return tuple(found)
 
 
 def definitions(indices: Sequence[Index]) -> dict[str, Any]:
@@ -188,9 +193,13 @@ def _lists(value: Any) -> Any:
 
 def _found(name: str, known: Mapping[str, Index]) -> Index:
     try:
-        return find(name)
+        index = find(name)
     except ValueError as error:
         raise ValueError(f"{error}; in tables: {', '.join(known) or 'none'}") from None
+    if catalogue().get(index.name) is not index:
+        for fault in faults(index):
+            raise CardError(f"index {name}: {fault}")
+    return index
 
 
 def _index(where: str, entry: Mapping[str, Any]) -> Index:

@@ -194,16 +194,19 @@ def _whole(rows: Rows, bands: tuple[Band, ...], outside: Tensor) -> _Whole:
 
 
 def _values(rows: Rows, pick: Pick) -> tuple[Tensor, Tensor | None]:
-    """Flux, and inverse variance if there is any: finite; flux as far as there is data."""
+    """Flux and inverse variance, both finite: what is no number is no data.
+
+    The inverse variance is None where there is none and all of the flux is there.
+    """
     flux = pick(rows.flux)
     flux = flux if flux.dtype == torch.float64 else flux.float()
-    if rows.ivar is None:
-        return flux, None
-    ivar = pick(rows.ivar).to(flux.dtype)
+    ivar = None if rows.ivar is None else pick(rows.ivar).to(flux.dtype)
     # A sum tells cheaply whether any pixel is not finite; `where` on every pixel would cost more
     # than the rest of the measurement.
-    if not math.isfinite(flux.sum() + ivar.sum()):
-        ivar = torch.where(torch.isfinite(ivar), ivar, 0.0)
+    if not math.isfinite(flux.sum() + (0.0 if ivar is None else ivar.sum())):
+        there = torch.isfinite(flux)
+        ivar = there.to(flux.dtype) if ivar is None else ivar
+        ivar = torch.where(there & torch.isfinite(ivar), ivar, 0.0)
         flux = torch.where(ivar > 0, flux, 0.0)
     return flux, ivar
 

@@ -1,7 +1,8 @@
 """Grid: a wavelength axis of pixel centres, in vacuum, with linear or logarithmic steps."""
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,10 @@ class Grid(BaseModel):
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A grid with other values; pydantic would take the old axis along."""
+        return type(self)(**self.model_dump() | dict(update or {}))
 
     def _key(self) -> tuple[str, float, float, int]:
         return self.kind, self.start, self.step, self.size

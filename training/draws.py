@@ -60,12 +60,21 @@ def posterior(
 
     latent (N, S), cov (N, S, S): rows whose covariance is 0 give their mean.
     """
-    # float32 covariances of a converged fit may miss being positive by their rounding.
-    ridge = 1e-7 * cov.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
-    factor = torch.linalg.cholesky(
-        cov + ridge[:, None, None] * torch.eye(cov.shape[1], device=cov.device)
-    )
+    factor = _root(cov)
     # As many as a full batch takes, so that a row's draws do not depend on how many follow it.
     noise = torch.randn(draws, ROWS, latent.shape[1], generator=random)[:, : len(latent)]
     moved = (torch.einsum("nij,nj->ni", factor, e) for e in noise.to(latent.device))
     return [model.decode(latent + step) for step in moved]
+
+
+def _root(cov: Tensor) -> Tensor:
+    """A square root (N, S, S) of covariances, which may miss being positive by their rounding."""
+    ridge = 1e-7 * cov.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
+    unit = torch.eye(cov.shape[1], device=cov.device)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(cov + ridge[:, None, None] * unit)
+    poor = failed > 0
+    if poor.any():
+        widths, axes = torch.linalg.eigh(cov[poor].double())
+        factor[poor] = (axes * widths.clamp_min(0).sqrt()[:, None]).to(factor.dtype)
+    return factor

@@ -1,4 +1,7 @@
-"""Means of Mg and Fe indices that follow metallicity, whatever [alpha/Fe]."""
+"""Means of Mg and Fe indices: <Fe>, and [MgFe] and [MgFe]', which follow metallicity.
+
+Of the two, [MgFe]' depends the least on [alpha/Fe].
+"""
 
 from pipeline.index_composite import Composite
 

@@ -1,13 +1,15 @@
 """The Ca II triplet and the Paschen lines around it; bands in air A.
 
-CaT* takes out of CaT what Paschen lines of hot stars put into it: CaT - 0.93 PaT.
+CaT* takes out of CaT what Paschen lines of hot stars put into it: CaT - 0.93 PaT. Ca1, Ca2 and Ca3
+have the same features, each with two of the five side bands. The triplet of Diaz, Terlevich &
+Terlevich (1989, MNRAS) is another: 8483-8513, 8527-8557, 8647-8677 A between 8447.5-8462.5
+and 8842.5-8857.5 A.
 """
 
 from pipeline.definition import Atomic
 from pipeline.index_generic import Generic
 
 CENARRO_01 = "Cenarro et al. 2001, MNRAS 326, 959"
-# The bands of Cenarro et al., each with side bands of its own. Diaz et al. 1989 have others.
 LA_BARBERA_13 = "La Barbera et al. 2013, MNRAS 433, 3017"
 
 CONTINUUM = (

@@ -9,16 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.lines.axis import Axis
 from pipeline.lines.continuum import Starlight, starlight
 from pipeline.lines.design import areas, levels_inverse
+from pipeline.lines.instrument import blur
 from pipeline.lines.layout import FREE, Layout, layout
 from pipeline.lines.population import depth_variance, span
 from pipeline.lines.result import LineFlag, Lines
 from pipeline.lines.solve import BROADEST_KMS, FASTEST_KMS, Found, solve
 from pipeline.lines.templates import FINE, Bank
-from pipeline.lines.windows import MARGIN_KMS, Axis, Windows, starlight_at, windows
+from pipeline.lines.windows import MARGIN_KMS, Windows, starlight_at, windows
 from storage.grid import vacuum_to_air
-from storage.velocity import C_KMS
 
 DETECTED = 3.0
 "Flux over error from which a line counts as detected; the limit is as many errors."
@@ -61,25 +62,24 @@ def measured(rows: Rows, axis: Axis, stock: Bank, return_model: bool) -> Lines:
     known = torch.isfinite(rows.z) & (rows.z > -1)
     z = torch.where(known, rows.z, 0.0)
     flux, ivar, unit = _unit_level(rows, known)
-    stars = _stars(flux, ivar, z, rows, axis, stock)
+    stars, vdisp = _stars(flux, ivar, z, rows, axis, stock)
     to = layout(flux.device)
     seen = tuple(windows(flux, ivar, axis, z, stars.fine, rows.lsf, f) for f in to.families)
     found = solve(seen, to)
     under, model = _under(seen, found, axis, to)
-    sigma = _observed(found, seen, to)
+    lsf = _at_lines(seen, to)
+    sigma = (found.values[:, 1::2][:, to.group] + lsf.square()).sqrt()
     under = under._replace(
         hidden=depth_variance(stars, stock, sigma),
         span=span(sigma, to.wavelength * (1 + z[:, None])),
     )
-    flag = _flags(found, under, axis, z, known, to)
+    flag = _flags(found, under, axis, z, known, lsf > 0, to)
     lines = _numbers(found, under, flag, z, to)
     scaled = {
         name: getattr(lines, name) * unit[:, None].double()
         for name in ("flux", "flux_err", "continuum", "limit")
     }
-    lines = lines._replace(
-        **scaled, chi2=stars.chi2.double(), vdisp=_dispersion(stars.width, rows, axis, stock)
-    )
+    lines = lines._replace(**scaled, chi2=stars.chi2.double(), vdisp=vdisp)
     if not return_model:
         return lines
     rest = torch.from_numpy(axis.vacuum).to(z.device) / (1 + z[:, None])
@@ -104,31 +104,25 @@ def _unit_level(rows: Rows, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return flux / unit[:, None], ivar.mul_(unit[:, None]).mul_(unit[:, None]), unit
 
 
-def _stars(flux: Tensor, ivar: Tensor, z: Tensor, rows: Rows, axis: Axis, stock: Bank) -> Starlight:
-    width = None
-    if rows.vdisp is not None:
-        width = (rows.vdisp.square() + _blur(rows, axis, stock)).clamp(min=0).sqrt()
+def _stars(
+    flux: Tensor, ivar: Tensor, z: Tensor, rows: Rows, axis: Axis, stock: Bank
+) -> tuple[Starlight, Tensor]:
+    """Starlight, and the stars' own dispersion (N,), km/s; NaN where it is not found."""
+    # What spectra have beyond the templates.
+    more = blur(rows.lsf, ivar, axis, z) - stock.sigma_kms**2
+    given = None if rows.vdisp is None else (rows.vdisp.square() + more).clamp(min=0).sqrt()
     stretch = 1 + z
     if axis.air:
         # One factor for all: across the spectrum it is right to 2 km/s.
         middle = axis.grid.wavelength[axis.grid.size // 2]
         stretch = stretch * float(vacuum_to_air(middle)) / float(middle)
-    return starlight(flux, ivar, axis.grid, stretch, stock, width)
-
-
-def _blur(rows: Rows, axis: Axis, stock: Bank) -> Tensor:
-    """Variance (km2/s2) that starlight has beyond that of the templates at rest: scalar or (N,)."""
-    pixel = torch.from_numpy(axis.grid.widths / axis.grid.wavelength * C_KMS).to(rows.flux.device)
-    variance = pixel.square() / 12
-    if rows.lsf is not None:
-        variance = variance + (rows.lsf * pixel).square()
-    return variance.mean(-1) - stock.sigma_kms**2
-
-
-def _dispersion(width: Tensor, rows: Rows, axis: Axis, stock: Bank) -> Tensor:
+    stars = starlight(flux, ivar, axis.grid, stretch, stock, given)
     if rows.vdisp is not None:
-        return torch.where(torch.isnan(width), width, rows.vdisp)
-    return (width.square() - _blur(rows, axis, stock)).clamp(min=0).sqrt()
+        return stars, rows.vdisp.masked_fill(stars.width.isnan(), math.nan)
+    own = (stars.width.square() - more).clamp(min=0).sqrt()
+    # A fit that stopped at an end of the ladder has found none.
+    low, high = stock.widths[0] * 1.001, stock.widths[-1] * 0.999
+    return stars, torch.where((stars.width > low) & (stars.width < high), own, math.nan)
 
 
 def _under(
@@ -172,7 +166,9 @@ def _add(model: Tensor, drawn: Tensor, start: Tensor) -> None:
     model.scatter_add_(1, columns.flatten(1), (drawn * inside).flatten(1))
 
 
-def _flags(found: Found, under: _Under, axis: Axis, z: Tensor, known: Tensor, to: Layout) -> Tensor:
+def _flags(
+    found: Found, under: _Under, axis: Axis, z: Tensor, known: Tensor, sharp: Tensor, to: Layout
+) -> Tensor:
     place = axis.pixel(axis.seen(to.wavelength * (1 + z[:, None])))
     outside = (place < -0.5) | (place > axis.grid.size - 0.5) | ~known[:, None]
     # A line that is tied is known from its partner.
@@ -196,6 +192,7 @@ def _flags(found: Found, under: _Under, axis: Axis, z: Tensor, known: Tensor, to
         (LineFlag.TIED, to.tied.expand_as(lost)),
         (LineFlag.FIXED, ~fitted),
         (LineFlag.NOT_CONVERGED, ~found.settled[:, None].expand_as(lost)),
+        (LineFlag.AS_OBSERVED, ~sharp),
     ):
         told = outside | lost
         only = (LineFlag.OUTSIDE, LineFlag.FEW_PIXELS, LineFlag.MASKED, LineFlag.TIED)
@@ -203,12 +200,13 @@ def _flags(found: Found, under: _Under, axis: Axis, z: Tensor, known: Tensor, to
     return bits
 
 
-def _observed(found: Found, every: tuple[Windows, ...], to: Layout) -> Tensor:
-    """Width of each line as it is seen, (N, line), km/s."""
-    lsf = found.values.new_zeros((len(found.values), len(to.group)))
+def _at_lines(every: tuple[Windows, ...], to: Layout) -> Tensor:
+    """Sigma of the instrument at each line, (N, line), km/s; 0 where it is not known."""
+    first = every[0].lsf
+    lsf = first.new_zeros((len(first), len(to.group)), dtype=torch.float64)
     for seen, family in zip(every, to.families, strict=True):
         lsf[:, family.lines] = seen.lsf.double()
-    return (found.values[:, 1::2][:, to.group] + lsf.square()).sqrt()
+    return lsf
 
 
 def _fluxes(found: Found, under: _Under, to: Layout) -> tuple[Tensor, Tensor]:

@@ -20,10 +20,8 @@ FAINTEST = 3.0
 "Flux over error below which a line does not count as seen."
 CASE_B = 2.86
 "Halpha over Hbeta without dust: case B, 10,000 K, 100 electrons per cm^3 (Osterbrock 1989)."
-O3N2_LIMIT = 1.9
-"From here on O3N2 says nothing of the metallicity (Pettini & Pagel 2004)."
-O3N2_SCATTER = 0.14
-"Scatter of Pettini & Pagel's calibration, dex; no part of the errors here."
+O3N2_RANGE = (-1.0, 1.9)
+"Where O3N2 was calibrated; above, it says nothing of the metallicity (Pettini & Pagel 2004)."
 QUIESCENT_EW = 1.0
 "Equivalent width of Halpha below which there is no star formation to speak of, A."
 _HALPHA, _HBETA = 6564.61, 4862.68
@@ -173,19 +171,20 @@ def sharbaf(lines: Lines, halpha_ew: Floats) -> Words:
 
 
 def metallicity(lines: Lines) -> Derived:
-    """12 + log(O/H) by O3N2 (Pettini & Pagel 2004, eq. 3): 8.73 - 0.32 O3N2, where O3N2 < 1.9.
+    """12 + log(O/H) by O3N2 (Pettini & Pagel 2004, eq. 3): 8.73 - 0.32 O3N2, for O3N2 of -1 to 1.9.
 
     O3N2 = log([OIII] 5007/Hbeta) - log([NII] 6584/Halpha). The error is of the lines alone; the
-    calibration itself scatters by `O3N2_SCATTER`.
+    calibration itself scatters by 0.14 dex.
     """
     x, y = lines.place
     with np.errstate(invalid="ignore"):
         o3n2 = y - x
+        inside = (o3n2 > O3N2_RANGE[0]) & (o3n2 < O3N2_RANGE[1])
     return _derived(
         8.73 - 0.32 * o3n2,
         0.32 * _log_error(*lines),
         (~lines.seen, Flag.FAINT),
-        (lines.seen & ~(o3n2 < O3N2_LIMIT), Flag.OUTSIDE),
+        (lines.seen & ~inside, Flag.OUTSIDE),
         (lines.seen & above_kewley(x, y), Flag.NOT_STARS),
     )
 

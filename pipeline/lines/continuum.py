@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.lines.masks import outside_lines
 from pipeline.lines.nnls import nnls
+from pipeline.lines.products import chosen, product
 from pipeline.lines.templates import DEGREE, FINE, FIT, Bank, legendre
 from storage.grid import Grid
 from storage.resample import rebinner
@@ -130,7 +131,7 @@ def _round(data: _Data, fit: _Fit, bank: Bank, place: Tensor) -> _Fit:
     gram, rhs = _equations(data, fit.curve, bank, place)
     terms, terms_rhs = _polynomial(data, stars, fit.terms)
     seen = data.weight * stars * fit.curve
-    cross = _product(seen, bank.slopes, place).double().view(-1, bank.size, DEGREE)
+    cross = chosen(seen, bank.slopes, place).double().view(-1, bank.size, DEGREE)
     share = torch.linalg.solve_ex(terms, torch.cat([cross.mT, terms_rhs[:, :, None]], 2))[0]
     weights, free = nnls(
         gram - cross @ share[:, :, :-1], rhs - (cross @ share[:, :, -1:])[:, :, 0], fit.free
@@ -166,8 +167,8 @@ def _covariance(fit: _Fit) -> Tensor:
 def _equations(data: _Data, curve: Tensor, bank: Bank, place: Tensor) -> tuple[Tensor, Tensor]:
     """Normal equations of the templates' shares, for a polynomial that is known."""
     seen = data.weight * curve
-    packed = _product(seen * curve, bank.products, place).double()
-    rhs = _product(seen * data.flux, bank.fit.transpose(1, 2), place).double()
+    packed = chosen(seen * curve, bank.products, place).double()
+    rhs = chosen(seen * data.flux, bank.fit.transpose(1, 2), place).double()
     row, column = _triangle(bank.size, seen.device)
     gram = packed.new_zeros((len(packed), bank.size, bank.size))
     gram[:, row, column] = packed
@@ -179,7 +180,7 @@ def _equations(data: _Data, curve: Tensor, bank: Bank, place: Tensor) -> tuple[T
 
 
 def _sum(weights: Tensor, templates: Tensor, place: Tensor) -> Tensor:
-    return _product(weights.float(), templates, place)
+    return chosen(weights.float(), templates, place)
 
 
 def _between(weights: Tensor, bank: Bank, width: Tensor) -> Tensor:
@@ -192,21 +193,11 @@ def _between(weights: Tensor, bank: Bank, width: Tensor) -> Tensor:
     return narrow + _sum(weights * share[:, None], bank.fine, upper)
 
 
-def _product(left: Tensor, right: Tensor, place: Tensor) -> Tensor:
-    """Rows of left (N, A), each times its own of V matrices (V, A, B): (N, B)."""
-    out = left.new_empty((len(left), right.shape[2]))
-    for number in range(len(right)):
-        rows = (place == number).nonzero()[:, 0]
-        if len(rows):
-            out[rows] = left[rows] @ right[number]
-    return out
-
-
 def _polynomial(data: _Data, stars: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
     """Normal equations of what to add to the polynomial's terms, whose constant is the stars'."""
     seen = data.weight * stars
-    packed = ((seen * stars) @ _legendre_products(stars.device)).double()
-    rhs = ((seen * data.flux) @ _legendre(FIT, stars.device).T).double()
+    packed = product(seen * stars, _legendre_products(stars.device)).double()
+    rhs = product(seen * data.flux, _legendre(FIT, stars.device).T).double()
     row, column = _triangle(DEGREE, stars.device)
     gram = packed.new_zeros((len(packed), DEGREE, DEGREE))
     gram[:, row, column] = packed
@@ -217,7 +208,7 @@ def _polynomial(data: _Data, stars: Tensor, terms: Tensor) -> tuple[Tensor, Tens
 
 def _curve(terms: Tensor, axis: Grid) -> Tensor:
     """The polynomial on an axis; never near 0, where no spectrum is fitted."""
-    return (1 + terms @ _legendre(axis, terms.device)).clamp_(min=0.05)
+    return (1 + product(terms, _legendre(axis, terms.device))).clamp_(min=0.05)
 
 
 def _clipped(data: _Data, model: Tensor) -> _Data:
@@ -238,7 +229,7 @@ def _ladder(data: _Data, fit: _Fit, bank: Bank, place: Tensor, reach: int) -> tu
     last = len(bank.widths) - 1
     if reach > last:
         tried = torch.arange(last + 1, device=place.device).expand(len(place), -1)
-        models = (weights @ templates for templates in bank.fit)
+        models = (product(weights, templates) for templates in bank.fit)
     else:
         middle = place.clamp(reach, last - reach)
         tried = middle[:, None] + torch.arange(-reach, reach + 1, device=place.device)

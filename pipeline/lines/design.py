@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.lines.layout import FREE, UNKNOWNS, Family, Layout
+from pipeline.lines.products import product
 from pipeline.lines.windows import Windows
 from storage.velocity import C_KMS
 
@@ -64,7 +65,7 @@ def normal(every: tuple[Windows, ...], values: Tensor, fluxes: Tensor, to: Layou
         one = torch.ones_like(flux)
         factors = torch.cat([one, flux * slopes[0], flux * slopes[1], one[:, :, :1]], 2)
         inner = inner * factors[..., None] * factors[:, :, None]
-        whole.addmm_(inner.flatten(1), family.to_unknowns)
+        whole += product(inner.flatten(1), family.to_unknowns)
     whole = whole.view(-1, UNKNOWNS + 1, UNKNOWNS + 1)
     return Normal(best, whole[:, :-1, :-1], whole[:, :-1, -1], whole[:, -1, -1])
 
@@ -74,7 +75,7 @@ def _flux_change(blocks: list[tuple[Tensor, tuple[Tensor, Tensor]]], to: Layout)
     whole = blocks[0][0].new_zeros((len(blocks[0][0]), (FREE + 1) ** 2))
     for (inner, _), family in zip(blocks, to.families, strict=True):
         pick = [*range(family.slots), 3 * family.slots]
-        whole.addmm_(inner[:, :, pick][..., pick].flatten(1), family.to_fluxes)
+        whole += product(inner[:, :, pick][..., pick].flatten(1), family.to_fluxes)
     whole = whole.view(-1, FREE + 1, FREE + 1)
     return solution(whole[:, :-1, :-1], whole[:, :-1, -1])
 
@@ -99,10 +100,8 @@ def strength(every: tuple[Windows, ...], values: Tensor, to: Layout) -> Tensor:
         fitted = level @ inverse
         own = own - (fitted * level).sum(-1)
         data = data - (fitted @ off)[..., 0]
-        free = to.free[family.lines].flatten()
-        share = to.share[family.lines].flatten()
-        total[0].index_add_(1, free, data.flatten(1) * share)
-        total[1].index_add_(1, free, own.flatten(1) * share.square())
+        total[0] += product(data.flatten(1), family.to_free)
+        total[1] += product(own.flatten(1), family.to_free.square())
     return torch.where(total[1] > 0, total[0] / total[1].clamp(min=1e-30).sqrt(), 0.0)
 
 

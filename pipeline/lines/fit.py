@@ -10,13 +10,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pipeline.lines.axis import Axis
 from pipeline.lines.block import Rows, measured
 from pipeline.lines.result import LineFlag, Lines
 from pipeline.lines.templates import Basis, analytic, bank
-from pipeline.lines.windows import Axis
 from storage.grid import Grid, air_to_vacuum
 
-VERSION = 1
+VERSION = 2
 "Raised when the same spectra give other lines: the products of it are stale then."
 
 __all__ = ["LineFlag", "Lines", "measure_lines"]
@@ -46,12 +46,13 @@ def measure_lines(
     wavelength : (L,) float
         Pixel centres, observed, A, even in A or in log10(A).
     flux, ivar : (N, L) float
-        Flux density per A, in any unit, and inverse variance of independent pixels; where ivar is
-        0, or one of the two is not finite, there is no data.
+        Flux density per A, in any unit in which ivar is below 3e38, and inverse variance of
+        independent pixels; where ivar is 0, or one of the two is not finite, there is no data.
     z : (N,) float
         Redshifts; where one is not finite or not above -1, every line is OUTSIDE.
     lsf : (N, L) or (L,) float, optional
-        Gaussian sigma of the instrument, pixels. None: widths are as observed.
+        Gaussian sigma of the instrument, pixels, 0 where it is not known. None, or not known:
+        widths are as observed.
     templates : Basis, optional
         Populations, of `pipeline.lines.templates`; by default the analytic toy.
     vdisp : (N,) float, optional
@@ -64,10 +65,13 @@ def measure_lines(
     Raises
     ------
     ValueError
-        When a shape does not fit or the axis is not even.
+        When a shape does not fit, the axis is not even, or a dispersion is not 0 or above.
 
     Notes
     -----
+    On a CPU the lines of a spectrum are the same to the bit whoever is beside it. With another
+    number of threads, or on another machine, they move by their rounding: below 0.1 of an error.
+
     Errors are of pixels' noise, of kinematics that were fitted, of the level of starlight under a
     line (3 % of it, or less where the pixels around the line say so) and of how much of each
     population there is. All is computed in float32 on spectra of unit level, and in float64 where
@@ -118,12 +122,15 @@ def _check(
         if array is not None and tuple(array.shape) not in [tuple(shape) for shape in shapes]:
             expected = " or ".join(str(tuple(shape)) for shape in shapes)
             raise ValueError(f"{name}: shape {tuple(array.shape)}, expected {expected} as flux")
+    if vdisp is not None and not bool(((vdisp >= 0) & (vdisp < np.inf)).all()):
+        raise ValueError("vdisp: expected 0 km/s or above for every spectrum; None: it is fitted")
 
 
 def _lsf(lsf: Matrix | None, part: slice, device: torch.device) -> Tensor | None:
     if lsf is None:
         return None
-    return _tensor(lsf if lsf.ndim == 1 else lsf[part], device).float()
+    found = _tensor(lsf if lsf.ndim == 1 else lsf[part], device).float()
+    return found.nan_to_num(nan=0.0, posinf=0.0).clamp_(min=0.0)
 
 
 def _tensor(array: Matrix, device: torch.device) -> Tensor:

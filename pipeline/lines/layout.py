@@ -45,6 +45,8 @@ class Family:
     columns are the slots' fluxes, velocities and variances, and the residual."""
     to_fluxes: Tensor
     "(B D D, (X + 1) (X + 1)) float64 the same of slots' fluxes and the residual alone."
+    to_free: Tensor
+    "(B S, X) float64 share that a slot has of the flux of each free line."
 
     @property
     def slots(self) -> int:
@@ -115,6 +117,7 @@ def _family(lines: NDArray[np.intp], device: torch.device) -> Family:
         "ratio": (first[:, None] / rest).astype(np.float32),
         "to_unknowns": _squared(_columns(lines)),
         "to_fluxes": _squared(_columns(lines)[:, _flux_columns(lines.shape[1])][:, :, _FLUXES]),
+        "to_free": _columns(lines)[:, : lines.shape[1], :FREE].reshape(-1, FREE),
     }
     return Family(**{name: torch.from_numpy(table).to(device) for name, table in tables.items()})
 

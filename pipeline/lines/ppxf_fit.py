@@ -1,7 +1,8 @@
 """The same lines by pPXF (Cappellari 2023), one spectrum after the other: a second opinion.
 
 pPXF is not free software, so it is no dependency: who wants it installs it. Spectra are rebinned
-to their rest frame first; there fluxes are 0 or above, and errors formal.
+to their rest frame first. Fluxes are 0 or above, which biases faint ones; errors are formal, for
+starlight that is known.
 """
 
 import importlib
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from pipeline.lines.block import DETECTED
 from pipeline.lines.fit import Matrix, Medium
 from pipeline.lines.line_list import LINES
 from pipeline.lines.result import LineFlag, Lines
@@ -51,15 +53,24 @@ def measure_lines(
     axis = np.asarray(wavelength, dtype=np.float64)
     grid = Grid.infer(air_to_vacuum(axis) if medium == "air" else axis)
     flux, ivar, z = (torch.as_tensor(np.asarray(part)) for part in (flux, ivar, z))
-    seen = rebinner(grid, REST)(flux.float(), ivar.float(), 1 + z.double(), min_good=0.75)
+    known = torch.isfinite(z) & (z > -1)
+    stretches = 1 + torch.where(known, z, 0).double()
+    # Neighbours share noise: errors of sums, which a line is, and not those of one pixel.
+    rebin = rebinner(grid, REST)
+    seen = rebin(flux.float(), ivar.float() * known[:, None], stretches, min_good=0.75, smooth=True)
     pixels = np.broadcast_to(0.0 if lsf is None else np.asarray(lsf, float), flux.shape)
     kms = pixels * (grid.widths / grid.wavelength * C_KMS)
     stars = broadened((templates or analytic()).flux, 0.0).T
     rows = []
-    for row, stretch in enumerate(1 + z.double().numpy()):
-        blur = np.interp(_WAVELENGTH * stretch, grid.wavelength, kms[row])
+    for row, stretch in enumerate(stretches.numpy()):
+        place = grid.pixel(_WAVELENGTH * stretch)
+        outside = (place < -0.5) | (place > grid.size - 0.5) | (not known[row])
         spectrum = (seen.flux[row].double().numpy(), seen.ivar[row].double().numpy())
-        rows.append(_one(fit, stars, *spectrum, blur, stretch))
+        if not spectrum[1].any():
+            rows.append(_none(outside))
+            continue
+        blur = np.interp(_WAVELENGTH * stretch, grid.wavelength, kms[row])
+        rows.append(_one(fit, stars, *spectrum, blur, stretch, outside))
     columns = [torch.as_tensor(np.stack(part)) for part in zip(*rows, strict=True)]
     return Lines(*columns)
 
@@ -67,16 +78,26 @@ def measure_lines(
 def _ppxf() -> Callable[..., Any]:
     try:
         return importlib.import_module("ppxf.ppxf").ppxf  # type: ignore[no-any-return]  # untyped
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name not in ("ppxf", "ppxf.ppxf"):
+            raise
         raise ModuleNotFoundError(
             "pPXF is not installed, and its licence keeps it out of this project: pip install "
             "ppxf, or measure lines with pipeline.lines.fit"
         ) from None
 
 
+def _none(outside: NDArray[np.bool_]) -> tuple[Any, ...]:
+    """What is said of a spectrum without data."""
+    bits = np.where(outside, int(LineFlag.OUTSIDE), int(LineFlag.FEW_PIXELS)).astype(np.uint16)
+    numbers = (np.full(len(LINES), np.nan),) * len(Lines._fields[: Lines._fields.index("flag")])
+    return (*numbers, bits, np.float64(np.nan), np.float64(np.nan))
+
+
 def _one(
-    fit: Callable[..., Any], stars: Float, flux: Float, ivar: Float, blur: Float, stretch: float
-) -> tuple[Any, ...]:
+    fit: Callable[..., Any], stars: Float, flux: Float, ivar: Float, blur: Float, stretch: float,
+    outside: NDArray[np.bool_],
+) -> tuple[Any, ...]:  # fmt: skip
     """One spectrum: the columns of `Lines` up to the dispersion."""
     good, unit = np.flatnonzero(ivar > 0), max(float(np.abs(flux).mean()), 1e-30)
     gas = np.zeros((len(_FREE), FINE.size), np.float32)
@@ -100,8 +121,10 @@ def _one(
     error = (found.gas_flux_error / np.abs(matrix.sum(axis=0)))[_OF] * scale
     light = found.bestfit - found.gas_bestfit
     continuum = np.interp(_WAVELENGTH, REST.wavelength, light) * unit
-    missed = seen & ~(value >= 3 * error)
-    bits = np.where(seen, 0, LineFlag.FEW_PIXELS) | np.where(missed, LineFlag.NOT_DETECTED, 0)
+    missed = ~(value >= DETECTED * error)
+    seen &= ~outside
+    bits = np.where(seen, 0, np.where(outside, LineFlag.OUTSIDE, LineFlag.FEW_PIXELS))
+    bits |= np.where(missed & seen, LineFlag.NOT_DETECTED, 0)
     bits |= np.where(_SHARE < 1, int(LineFlag.TIED), 0)
     velocity, sigma = (np.array([found.sol[g][k] for g in _GROUP]) for k in (0, 1))
     errors = (np.array([found.error[g][k] for g in _GROUP]) for k in (0, 1))
@@ -111,7 +134,7 @@ def _one(
         np.where(seen, column, np.nan) for column in columns
     )
     velocity_err, sigma_err = (np.where(seen, each, np.nan) for each in errors)
-    limit = np.where(missed, 3 * error_, np.nan)
+    limit = np.where(missed & seen, DETECTED * error_, np.nan)
     return (
         flux_, error_, ew, ew_err, sigma, sigma_err, velocity, velocity_err, continuum, limit,
         bits.astype(np.uint16), np.float64(found.chi2), np.float64(found.sol[0][1]),

@@ -31,6 +31,8 @@ class LineFlag(IntFlag):
     none of either does, 0 and 100 km/s, without errors."""
     NOT_CONVERGED = 256
     "The fit had not settled when it was stopped."
+    AS_OBSERVED = 512
+    "The line spread of the instrument is not known there: sigma has its width in it."
 
 
 class Lines(NamedTuple):
@@ -45,7 +47,7 @@ class Lines(NamedTuple):
     ew_err: Tensor
     "(N, line) rest-frame A."
     sigma: Tensor
-    "(N, line) Gaussian sigma, km/s, the instrument's taken out where lsf is given."
+    "(N, line) Gaussian sigma, km/s, the instrument's taken out where it is known."
     sigma_err: Tensor
     "(N, line) km/s; NaN where no width was fitted."
     velocity: Tensor
@@ -61,7 +63,8 @@ class Lines(NamedTuple):
     chi2: Tensor
     "(N,) chi square per pixel of starlight, outside lines."
     vdisp: Tensor
-    "(N,) velocity dispersion of starlight, km/s."
+    """(N,) velocity dispersion of starlight, km/s, the instrument's taken out where it is known;
+    NaN where the two together are not between 45 and 450 km/s."""
     emission: Tensor | None = None
     "(N, L) the lines alone, flux unit; with return_model."
     stars: Tensor | None = None

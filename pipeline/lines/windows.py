@@ -3,17 +3,20 @@
 Axes: N spectra, L pixels, B blocks and S slots of a family, K pixels of a window.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.lines.axis import Axis
+from pipeline.lines.instrument import at_lines
 from pipeline.lines.layout import Family
 from pipeline.lines.line_list import LINES
 from pipeline.lines.masks import OTHERS
 from pipeline.lines.templates import FINE
-from storage.grid import Float, Grid, air_to_vacuum, vacuum_to_air
+from storage.grid import Float, Grid
 from storage.velocity import C_KMS
 
 MARGIN_KMS = 1500.0
@@ -26,30 +29,6 @@ _OTHER_KMS, _NEXT_KMS = 300.0, 700.0
 "Half width of what is left out around a line that is not measured, and one of another block."
 _STEP = 8
 "Windows are a multiple of this long."
-
-
-class Axis(NamedTuple):
-    """The observed axis, as it is written."""
-
-    grid: Grid
-    "Even in A or log A, of the medium."
-    air: bool
-
-    def seen(self, vacuum: Tensor) -> Tensor:
-        """Where on the axis vacuum wavelengths lie, A."""
-        if not self.air:
-            return vacuum
-        return torch.from_numpy(vacuum_to_air(vacuum.cpu().numpy())).to(vacuum.device)
-
-    def pixel(self, wavelength: Tensor) -> Tensor:
-        """Fractional pixel of a wavelength of the axis."""
-        value = wavelength.log10() if self.grid.kind == "log" else wavelength
-        return (value - self.grid.start) / self.grid.step
-
-    @property
-    def vacuum(self) -> Float:
-        """Pixel centres, (L,), vacuum A."""
-        return air_to_vacuum(self.grid.wavelength) if self.air else self.grid.wavelength
 
 
 class Windows(NamedTuple):
@@ -72,7 +51,7 @@ class Windows(NamedTuple):
     stars: Tensor
     "(N, B, K) float32 starlight."
     lsf: Tensor
-    "(N, B, S) float32 km/s sigma of the instrument at each slot."
+    "(N, B, S) float32 km/s sigma of the instrument at each slot; 0 where it is not known."
     start: Tensor
     "(N, B) int64 pixel that a window begins with; its end may lie beyond the axis."
 
@@ -95,7 +74,7 @@ def windows(
     stars : (N, F) float32
         On `FINE`.
     lsf : (N, L) or (L,) float, optional
-        Sigma of the instrument, pixels.
+        Sigma of the instrument, pixels; 0 where it is not known.
     to : Family
     """
     centre = axis.seen(to.first * (1 + z[:, None]))
@@ -115,7 +94,7 @@ def windows(
     levels = torch.stack([root, root * (middle / MARGIN_KMS - 1)], dim=2)
     return Windows(
         velocity, width, root, (root / width)[:, :, None], data[:, :, None], levels,
-        _held(root, behind), behind, _instrument(lsf, axis, z, to), start,
+        _held(root, behind), behind, at_lines(lsf, axis, z, to), start,
     )  # fmt: skip
 
 
@@ -140,14 +119,23 @@ def starlight_at(stars: Tensor, rest: Tensor) -> Tensor:
 
 def _extent(axis: Axis, z: Tensor, to: Family) -> tuple[Tensor, int]:
     """First pixel of each window (N, B), and the length of all."""
-    reach = to.span + to.span.new_tensor([-MARGIN_KMS, MARGIN_KMS])
-    ends = axis.seen(to.first[:, None] * (1 + reach / C_KMS) * (1 + z[:, None, None]))
-    place = axis.pixel(ends)
-    longest = float((place[:, :, 1] - place[:, :, 0]).max()) if len(z) else 1.0
-    size = -(-(int(longest) + 2) // _STEP) * _STEP
+    reach = 1 + (to.span + to.span.new_tensor([-MARGIN_KMS, MARGIN_KMS])) / C_KMS
+    size = _longest(axis.grid, float((reach[:, 1] / reach[:, 0]).max()))
+    place = axis.pixel(axis.seen(to.first * reach[:, 0] * (1 + z[:, None])))
     # Beyond the axis a window holds nothing, wherever it is.
-    start = place[:, :, 0].floor().clamp(-size, axis.grid.size).long()
-    return start, size
+    return place.floor().clamp(-size, axis.grid.size).long(), size
+
+
+def _longest(grid: Grid, ratio: float) -> int:
+    """Most pixels of an axis that two wavelengths of that ratio, and what is between them, lie in.
+
+    Sums are rounded by how many pixels they run over: that must not depend on who else is there.
+    """
+    if grid.kind == "log":
+        most = math.log10(ratio) / grid.step
+    else:
+        most = (1 - 1 / ratio) * float(grid.edges[-1]) / grid.step
+    return -(-(int(most) + 2) // _STEP) * _STEP
 
 
 def _edges(grid: Grid, size: int) -> Float:
@@ -179,15 +167,3 @@ def _held(root: Tensor, stars: Tensor) -> Tensor:
     noise = count / root.square().sum(-1).clamp(min=1e-30)
     level = (stars.abs() * root.sign()).sum(-1) / count
     return 1 / ((LEVEL * level).square() + _LEVEL_NOISE**2 * noise).double().clamp(min=1e-30)
-
-
-def _instrument(lsf: Tensor | None, axis: Axis, z: Tensor, to: Family) -> Tensor:
-    """Sigma of the instrument at each slot, km/s."""
-    shape = (len(z), *to.ratio.shape)
-    if lsf is None:
-        return torch.zeros(shape, device=z.device)
-    centre = axis.seen(to.first[:, None] / to.ratio.double() * (1 + z[:, None, None]))
-    pixel = axis.pixel(centre).round().clamp(0, axis.grid.size - 1).long()
-    width = torch.from_numpy(axis.grid.widths).to(z.device)[pixel]
-    sigma = lsf[pixel] if lsf.ndim == 1 else lsf.gather(1, pixel.flatten(1)).view(shape)
-    return (sigma * width / centre * C_KMS).float()

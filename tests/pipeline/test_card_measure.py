@@ -37,3 +37,9 @@ def test_an_index_is_asked_for_once() -> None:
 def test_a_rule_that_there_is_not_is_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
         Measure(**{key: value})
+
+
+def test_lines_that_nobody_fits_cannot_be_subtracted() -> None:
+    with pytest.raises(ValueError, match=r"emission = 'subtract' without fitted lines; name"):
+        Measure(emission="subtract")
+    assert Measure(emission="subtract", lines=("raw",)).lines == ("raw",)

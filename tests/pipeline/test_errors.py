@@ -21,42 +21,24 @@ from storage.grid import Grid
 from storage.schema import Status
 from storage.store import Survey
 from storage.writer import writing
+from tests.pipeline.error_table import FACTOR, INTERCEPT, SLOPE, by_hand
 from tests.pipeline.scene import card_of, factors, ingested, save
 from tests.pipeline.stores import CONFIG, FRAME
 from training import calibrated, checkpoint
-from training.calibrate import BINS, Shown, answers, draw
+from training.calibrate import answers
 from training.calibrate import calibrate as table_of
-from training.calibrated import NUMBERS, Calibrated, Column, Curve
+from training.calibrated import NUMBERS
 from training.frames import named
 from training.norm import NOISELESS
 from training.recipe import ModelCard
+from training.shown import BINS, Shown, draw
 
 N = 300
 NAMES = ("Dn4000", "HdeltaF", "Mgb")
-TABLED = NAMES[:2]
 ROUTES = (
     {"where": "z < 0.11", "model": "factors"},
     {"where": "class == 'GALAXY'", "model": "filter"},
 )
-FACTOR, SLOPE, INTERCEPT = 3.0, 0.5, 0.2
-
-
-def by_hand(error: float = 0.1) -> Calibrated:
-    """A table of galaxies at S/N 2 to 32, whose error halves where the S/N doubles."""
-    nodes = tuple(2.0**k for k in range(1, 6))
-    same = {"scatter": 0.1, "bias": 0.0, "slope": SLOPE, "intercept": INTERCEPT}
-    same |= {"factor": FACTOR, "deshrunk_factor": 2 * FACTOR}
-    wide = tuple(error * 2 / node for node in nodes)
-    column = Column(
-        n=(200,) * 5,
-        error=wide,
-        deshrunk=tuple(2 * e for e in wide),
-        **{name: (value,) * 5 for name, value in same.items()},
-    )
-    indices = dict.fromkeys(TABLED, column)
-    curve = Curve(kind="GALAXY", z=(0.02, 0.15), snr=nodes, indices=indices)
-    bins = tuple((0.7 * node, 1.4 * node) for node in nodes)
-    return Calibrated(recipe="hand", n=200, draws=16, bins=bins, curves=(curve,))
 
 
 def made(card: Card) -> dict[str, xr.Dataset]:
@@ -227,6 +209,8 @@ def test_the_best_error_that_there_is_is_given() -> None:
     assert found_for(1.0, None) == (2.0, ErrorKind.CALIBRATED)
     # Where a draw has no index, the table has a number still.
     assert found_for(1.0, np.nan) == (2.0, ErrorKind.CALIBRATED)
+    # Draws that are all alike are none.
+    assert found_for(1.0, 0.0) == (2.0, ErrorKind.CALIBRATED)
     assert found_for(1.0, 0.5, factor=np.nan, error=np.nan) == (0.5, ErrorKind.DRAWS)
 
 

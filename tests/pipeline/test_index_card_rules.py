@@ -12,25 +12,15 @@ from pipeline.index import Flag, find, measure
 from pipeline.index_lick import on_axis
 from pipeline.index_rules import Rules
 from storage.grid import Grid
+from tests.pipeline.our_table import OURS
 
 WAVE = 4100.0 + np.arange(2200)
-TABLE = """\
-medium = "air"
-reference = "our paper"
-[[index]]
-name = "Ours"
-kind = "atomic"
-units = "Angstrom"
-blue = [6000, 6010]
-feature = [6010, 6030]
-red = [6030, 6040]
-"""
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> str:
     path = tmp_path / "ours.toml"
-    path.write_text(TABLE)
+    path.write_text(OURS)
     return str(path)
 
 
@@ -60,9 +50,9 @@ def test_what_is_as_ever_makes_nothing_stale(table: str) -> None:
 def test_a_changed_definition_or_rule_makes_stale(table: str) -> None:
     first = Rules.of(Measure(indices=("Ours",), tables=(table,))).recipe
     assert first["definitions"]["Ours"]["feature"] == [6010.0, 6030.0]
-    Path(table).write_text(TABLE.replace("our paper", "our published paper") + "# a note")
+    Path(table).write_text(OURS.replace("our paper", "our published paper") + "# a note")
     assert Rules.of(Measure(indices=("Ours",), tables=(table,))).recipe == first
-    Path(table).write_text(TABLE.replace("6030]", "6029]"))
+    Path(table).write_text(OURS.replace("6030.0]", "6029.0]"))
     assert Rules.of(Measure(indices=("Ours",), tables=(table,))).recipe != first
     assert Rules.of(Measure(missing=0.2)).recipe["missing"] == 0.2
     assert Rules.of(Measure(resolution="lick")).recipe["resolution"] == "lick"

@@ -2,14 +2,17 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline.card_words import CardError
 from pipeline.definition import Atomic, Break
-from pipeline.index import find, measure, names, units
+from pipeline.index import Index, find, measure, names, units
 from pipeline.index_aliases import ALIASES
 from pipeline.user_bands import faults
+from pipeline.user_indices import chosen
 from storage.names import resolve, shelf
 
 TRAGER_98 = "Trager et al. 1998, ApJS 116, 1"
@@ -62,17 +65,42 @@ def test_an_index_goes_by_the_names_of_others(other: str, name: str) -> None:
     assert find(name).name == name
 
 
-def test_anybody_may_bring_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+OURS = Atomic(
+    name="Ours", blue=(6000, 6010), feature=(6010, 6030), red=(6030, 6040), reference="ours"
+)
+
+
+def bring(monkeypatch: pytest.MonkeyPatch, *indices: Index) -> None:
     theirs = types.ModuleType("mylab.indices")
-    theirs.INDICES = (  # type: ignore[attr-defined]  # what their file would hold
-        Break(name="Gap", blue=(4200, 4300), red=(4400, 4500), density="lambda", reference="ours"),
-        Atomic(
-            name="Ours", blue=(6000, 6010), feature=(6010, 6030), red=(6030, 6040), reference="ours"
-        ),
-    )
+    theirs.INDICES = indices  # type: ignore[attr-defined]  # what their file would hold
     monkeypatch.setitem(sys.modules, "mylab.indices", theirs)
+
+
+def test_anybody_may_bring_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    gap = Break(name="Gap", blue=(4200, 4300), red=(4400, 4500), density="lambda", reference="ours")
+    bring(monkeypatch, gap, OURS)
     flux = np.where(WAVE > 4350, 3.0, 2.0)[None]
     found = measure(WAVE, flux, None, ("mylab.indices.Gap", "mylab.indices.Ours"))
     np.testing.assert_allclose(found.value, [[1.5, 0.0]], atol=1e-12)
     with pytest.raises(ValueError, match=r"no index 'mylab.indices.Gaps'.*did you mean 'Gap'"):
         find("mylab.indices.Gaps")
+
+
+def test_what_anybody_brings_is_looked_at_as_a_table_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["mylab.indices.Ours", "Mgb"]
+    bring(monkeypatch, OURS)
+    assert [index.name for index in chosen(names)] == ["Ours", "Mgb"]
+    bring(monkeypatch, replace(OURS, blue=(6010, 6000)))
+    with pytest.raises(CardError, match=r"mylab.indices.Ours: band 6010-6000 is reversed or empty"):
+        chosen(names)
+    bring(monkeypatch, replace(OURS, name="Mgb"))
+    with pytest.raises(CardError, match=r"the shelf has 'Mgb' with other bands"):
+        chosen(["mylab.indices.Mgb"])
+    bring(monkeypatch)
+    with pytest.raises(ValueError, match=r"module 'mylab.indices': no INDICES in it"):
+        chosen(names)
+
+
+def test_an_index_is_asked_for_once() -> None:
+    with pytest.raises(CardError, match=r"index C2_4668: asked for twice, or by two names"):
+        chosen(["Fe4668", "Mgb", "C2_4668"])

@@ -65,3 +65,22 @@ def test_neither_the_number_of_rows_nor_their_neighbours_change_a_bit() -> None:
                 apart = measure(wave, flux[rows], ivar[rows], names, z=own)
                 for one, other in zip(apart, together, strict=True):
                     assert one.numpy().tobytes() == other[rows].numpy().tobytes()
+
+
+LINES = np.array([4103.0, 5177, 5270, 5334])
+
+
+@pytest.mark.parametrize("snr", [2.0, 3.0])
+def test_formal_errors_cover_where_noise_is_strong_but_roots_are_lost(snr: float) -> None:
+    wave = Grid(kind="log", start=3.57, step=1e-4, size=1620).wavelength
+    truth = 1 - 0.3 * np.exp(-0.5 * ((wave[:, None] - LINES) / 5) ** 2).sum(1)
+    names = (*THREE, "MgFe")
+    right = measure(wave, truth[None], None, names).value[0]
+    noise = np.random.default_rng(8).normal(0, 1 / snr, (DRAWS, wave.size))
+    found = measure(wave, truth + noise, np.full_like(noise, snr**2), names)
+    within = ((found.value - right).abs() < found.error).double().mean(0)
+    # A share of 2000 is known to 1 %.
+    np.testing.assert_allclose(within[:3], 0.683, atol=0.03)
+    assert found.value[:, :3].isfinite().all()
+    # Lines that noise turns into emission have no root: what is left is a choice of the strong.
+    assert found.value[:, 3].isnan().double().mean() > 0.1

@@ -50,23 +50,53 @@ def test_the_share_that_may_be_masked_is_told(name: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("z", [None, 0.0])
 @pytest.mark.parametrize("name", ["Dn4000", "HdeltaA", "Mg2", "CaT", "Fe_mean"])
-def test_flux_that_is_no_number_but_has_weight_is_no_index(
+def test_flux_that_is_no_number_is_no_data_whatever_its_weight(
     name: str, z: float | None, bad: float
 ) -> None:
-    flux = lines().repeat(2, 0)
-    low, high = air_to_vacuum(find(name).bands[1])
-    flux[0, np.abs(WAVE - (low + high) / 2) < 0.6] = bad
     seen = None if z is None else np.full(2, z)
-    for ivar in (np.full_like(flux, 100.0), None):
-        found = measure(WAVE, flux, ivar, (name,), z=seen)
-        if not found.value[0].isfinite().all():
-            assert int(found.flag[0]) & int(NOTHING)
-            assert found.error[0].isnan().all()
-        else:
-            # Left out as no data: said so, and what it would be without.
-            assert int(found.flag[0]) & int(Flag.MASKED)
-        assert found.value[1].isfinite().all()
-        assert not int(found.flag[1]) & int(NOTHING)
+    for band in find(name).bands:
+        flux, ivar = lines().repeat(2, 0), np.full((2, WAVE.size), 100.0)
+        hit = np.abs(WAVE - air_to_vacuum(sum(band) / 2)) < 0.6
+        flux[0, hit], masked = bad, ivar.copy()
+        masked[0, hit] = 0
+        expected = measure(WAVE, lines().repeat(2, 0), masked, (name,), z=seen, missing=0.5)
+        found = measure(WAVE, flux, ivar, (name,), z=seen, missing=0.5)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert found.flag.ravel().tolist() == [Flag.MASKED, 0]
+        unknown = measure(WAVE, flux, None, (name,), z=seen, missing=0.5)
+        assert unknown.flag.ravel().tolist() == [Flag.MASKED | Flag.NO_ERROR, Flag.NO_ERROR]
+        np.testing.assert_allclose(unknown.value, expected.value, rtol=1e-12)
+
+
+def test_flux_that_is_no_number_beyond_the_bands_does_not_matter() -> None:
+    flux = lines()
+    low, high = (float(air_to_vacuum(end)) for end in (5142.625, 5206.375))
+    flux[:, (low - 1.5 > WAVE) | (high + 1.5 < WAVE)] = np.nan
+    for z in (None, np.zeros(1)):
+        found = measure(WAVE, flux, np.full_like(flux, 100.0), ("Mgb",), z=z)
+        assert found.flag == 0
+        np.testing.assert_array_equal(
+            found.value, measure(WAVE, lines(), None, ("Mgb",), z=z).value
+        )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_errors_that_are_no_numbers_are_no_errors(bad: float) -> None:
+    flux, factor = lines().repeat(2, 0), np.ones((2, WAVE.size))
+    factor[0, np.abs(WAVE - 5177) < 3] = bad
+    found = measure(WAVE, flux, np.full_like(flux, 100.0), ("Mgb", "Fe_mean"), covariance=factor)
+    assert found.flag.tolist() == [[Flag.NO_ERROR, 0], [0, 0]]
+    assert found.error.isnan().tolist() == [[True, False], [False, False]]
+    assert found.value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", names())
+def test_whole_bands_lack_nothing_in_single_precision(name: str) -> None:
+    flux = lines().astype("f4")
+    for z in (None, np.zeros(1)):
+        found = measure(WAVE, flux, np.full_like(flux, 100.0), (name,), z=z, missing=0.0)
+        assert not int(found.flag) & int(Flag.TOO_MUCH_MASKED)
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0])

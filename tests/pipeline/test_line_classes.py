@@ -144,10 +144,11 @@ def test_metallicity_by_hand() -> None:
 
 
 def test_metallicity_ends_where_its_calibration_does() -> None:
-    assert np.isfinite(metallicity(at(-1.3, 0.599)).value)
-    found = metallicity(at(-1.3, 0.601))
-    assert np.isnan([found.value, found.error]).all()
-    assert found.flag == Flag.OUTSIDE
+    for x, inside, outside in ((-1.3, 0.599, 0.601), (0.0, -0.999, -1.001)):
+        assert np.isfinite(metallicity(at(x, inside)).value)
+        found = metallicity(at(x, outside))
+        assert np.isnan([found.value, found.error]).all()
+        assert found.flag == Flag.OUTSIDE
 
 
 def test_an_agn_has_no_metallicity_of_this_kind() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pipeline.lines.line_list import LINES, names, number
 from pipeline.lines.nnls import nnls
 from storage.grid import Grid
 from storage.simulation import nebula
-from tests.pipeline.starlit import SDSS, Starlit, has, starlit
+from tests.pipeline.starlit import LSF, SDSS, Starlit, has, starlit
 
 FREE = [k for k, line in enumerate(LINES) if line.tie is None]
 BALMER = [k for k, line in enumerate(LINES) if line.kind == "balmer"]
@@ -168,7 +169,7 @@ def test_the_models_add_up_to_the_spectrum(bright: Starlit, found: Lines) -> Non
 
 def test_the_dispersion_of_stars_is_found_or_taken_as_given(bright: Starlit, found: Lines) -> None:
     # 150 km/s with an instrument of 1.1 pixels of 69 km/s in it.
-    assert float(found.vdisp.median()) == pytest.approx(np.sqrt(150**2 - 76**2), rel=0.15)
+    assert float(found.vdisp.nanmedian()) == pytest.approx(np.sqrt(150**2 - 76**2), rel=0.15)
     given = bright.measured(vdisp=np.full(len(bright.z), 130.0))
     assert (given.vdisp == 130).all()
 
@@ -178,6 +179,48 @@ def test_ppxf_says_how_to_be_had(bright: Starlit, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "ppxf", None)
     with pytest.raises(ModuleNotFoundError, match=r"pPXF is not installed.*pip install ppxf"):
         ppxf_fit.measure_lines(SDSS.wavelength, bright.flux, bright.ivar, bright.z)
+
+
+def test_a_ppxf_that_lacks_something_itself_says_what(
+    bright: Starlit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ppxf").mkdir()
+    (tmp_path / "ppxf" / "__init__.py").touch()
+    (tmp_path / "ppxf" / "ppxf.py").write_text("import capfitting")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("ppxf", "ppxf.ppxf"):
+        # Set first: what is there afterwards is taken away again.
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'capfitting'"):
+        ppxf_fit.measure_lines(SDSS.wavelength, bright.flux, bright.ivar, bright.z)
+
+
+def test_ppxf_is_not_asked_of_spectra_without_data_or_redshift(
+    bright: Starlit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ppxf.ppxf", SimpleNamespace(ppxf=None))
+    ivar, z = np.zeros_like(bright.ivar[:3]), np.array([0.1, np.nan, 0.5])
+    found = ppxf_fit.measure_lines(SDSS.wavelength, bright.flux[:3], ivar, z)
+    assert found.flux.isnan().all()
+    assert (found.flag[0] == LineFlag.FEW_PIXELS).all()
+    assert (found.flag[1] == LineFlag.OUTSIDE).all()
+    assert found.flag[2, number("Halpha")] == LineFlag.OUTSIDE
+
+
+@pytest.mark.slow
+def test_ppxf_finds_the_same_lines_where_it_is_installed(bright: Starlit, found: Lines) -> None:
+    pytest.importorskip("ppxf.ppxf")
+    some = slice(0, 4)
+    theirs = ppxf_fit.measure_lines(
+        SDSS.wavelength, bright.flux[some], bright.ivar[some], bright.z[some],
+        lsf=np.full(SDSS.size, LSF),
+    )  # fmt: skip
+    for name in ("Halpha", "OIII5007", "SII6716"):
+        line = number(name)
+        off = (theirs.flux - found.flux[some])[:, line] / found.flux_err[some, line]
+        assert float(off.abs().max()) < 2, name
+        assert float((theirs.flux_err / found.flux_err[some])[:, line].median()) > 0.75
 
 
 def test_non_negative_least_squares_is_that_of_scipy() -> None:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 from pipeline.lines.fit import LineFlag, Lines, measure_lines
 from pipeline.lines.line_list import LINES, number
 from pipeline.lines.templates import from_files
 from storage.grid import vacuum_to_air
+from storage.velocity import C_KMS
 from tests.pipeline.starlit import LSF, SDSS, Starlit, has, starlit
 
 HALPHA, OIII = number("Halpha"), number("OIII5007")
@@ -88,6 +90,29 @@ def test_a_spectrum_without_data_has_no_lines_and_no_stars(few: Starlit) -> None
     assert (found.emission[3] == 0).all()
 
 
+def test_whatever_the_spectrum_a_missing_number_is_flagged(few: Starlit) -> None:
+    flux, ivar = few.flux.copy(), few.ivar.copy()
+    flux[0], flux[1], flux[2], flux[3, 1000] = 0, 1, -flux[2], 1e8
+    flux[4], ivar[4] = flux[4] * 1e12, ivar[4] * 1e-24
+    ivar[5] *= 10.0 ** np.random.default_rng(0).uniform(-12, 6, SDSS.size)
+    ivar[6], ivar[6, 1500] = 0, 1
+    ivar[7], ivar[7, 1500:1530] = 0, 225
+    ivar[8], ivar[9], ivar[10] = 1e-30, 1e30, np.inf
+    ivar[11], ivar[11, ::7] = 0, 225
+    flux[12] *= 1e-30
+    found = few.measured(flux=flux, ivar=ivar, return_model=True)
+    lost = has(found, LineFlag.OUTSIDE | LineFlag.FEW_PIXELS)
+    dark = has(found, LineFlag.NO_CONTINUUM)
+    for name in ("flux", "flux_err", "sigma", "velocity", "continuum"):
+        assert torch.equal(getattr(found, name).isnan(), lost), name
+    for name in ("ew", "ew_err"):
+        assert torch.equal(getattr(found, name).isnan(), lost | dark), name
+    assert (found.flux_err[~lost] > 0).all()
+    for part in (found.emission, found.stars):
+        assert part is not None
+        assert part.isfinite().all()
+
+
 @pytest.mark.parametrize("z", [np.nan, -1.5, np.inf])
 def test_without_a_redshift_every_line_is_outside(few: Starlit, z: float) -> None:
     redshift = few.z.copy()
@@ -104,14 +129,6 @@ def test_no_starlight_leaves_fluxes_and_takes_equivalent_widths(few: Starlit) ->
     assert dark[:, HALPHA].all()
     assert found.ew[dark].isnan().all()
     assert not found.flux[:, HALPHA].isnan().any()
-
-
-def test_who_else_is_there_changes_nothing(few: Starlit) -> None:
-    whole, part = few.measured(), slice(5, 8)
-    some = measure_lines(
-        SDSS.wavelength, few.flux[part], few.ivar[part], few.z[part], lsf=np.full(SDSS.size, LSF)
-    )
-    same(Lines._make(None if c is None else c[part] for c in whole), some, 0.1)
 
 
 def test_no_spectra_are_no_lines() -> None:
@@ -149,6 +166,60 @@ def test_an_axis_in_air_gives_the_same_lines(few: Starlit) -> None:
     )
     off = (wrong.velocity - air.velocity)[:, OIII]
     assert float(off.median()) == pytest.approx(-83, abs=3)
+
+
+def test_a_line_spread_that_is_lost_at_the_middle_of_a_line_is_that_beside_it(few: Starlit) -> None:
+    """Surveys give none where there is no data."""
+    hole = near(few, OIII, 1.2)
+    ivar = np.where(hole, 0, few.ivar).astype(np.float32)
+    whole = np.full(few.flux.shape, LSF)
+    for nothing in (0.0, np.nan):
+        lost = few.measured(ivar=ivar, lsf=np.where(hole, nothing, whole))
+        same(lost, few.measured(ivar=ivar, lsf=whole), 1e-3)
+        assert not has(lost, LineFlag.AS_OBSERVED).any()
+
+
+def test_where_no_line_spread_is_known_widths_are_as_observed_and_say_so(few: Starlit) -> None:
+    found = few.measured(lsf=np.where(near(few, OIII, 30), 0, LSF))
+    plain = few.measured(lsf=None)
+    assert has(found, LineFlag.AS_OBSERVED).all(dim=0).nonzero()[:, 0].tolist() == [OIII]
+    assert has(plain, LineFlag.AS_OBSERVED).all()
+    assert not has(few.measured(), LineFlag.AS_OBSERVED).any()
+
+
+def test_the_dispersion_of_stars_is_free_of_the_instrument_where_that_is_known(
+    few: Starlit,
+) -> None:
+    """Beyond the fitted range, and where there is no data, its width does not count."""
+    plain = few.measured()
+    beyond = (few.grid.wavelength / (1 + few.z[:, None]) > 7200) | near(few, HALPHA, 40)
+    ivar = np.where(near(few, HALPHA, 40), 0, few.ivar).astype(np.float32)
+    lsf = np.where(beyond, 0, LSF)
+    expected = few.measured(ivar=ivar).vdisp
+    actual = few.measured(ivar=ivar, lsf=lsf).vdisp
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=0, equal_nan=True)
+    unknown, there = few.measured(lsf=None).vdisp, plain.vdisp > 0
+    within = (unknown.square() - plain.vdisp.square()).sqrt()[there]
+    instrument = LSF * SDSS.step * np.log(10) * C_KMS
+    torch.testing.assert_close(within, torch.full_like(within, instrument), rtol=1e-3, atol=0)
+
+
+def test_a_dispersion_beyond_those_that_are_tried_is_nan(few: Starlit) -> None:
+    """Stars as smooth as if they moved at 1000 km/s."""
+    smooth = gaussian_filter1d(few.stars, 1000 / (SDSS.step * np.log(10) * C_KMS), axis=1)
+    noise = np.random.default_rng(1).standard_normal(smooth.shape) / 100
+    ivar = np.full_like(few.ivar, 1e4)
+    found = few.measured(flux=(smooth + noise).astype(np.float32), ivar=ivar)
+    assert found.vdisp.isnan().all()
+    assert not found.chi2.isnan().any()
+
+
+def test_a_dispersion_that_cannot_be_is_refused(few: Starlit) -> None:
+    for value in (np.nan, -1.0, np.inf):
+        vdisp = np.full(len(few.z), 100.0)
+        vdisp[2] = value
+        with pytest.raises(ValueError, match=r"vdisp: expected 0 km/s or above"):
+            few.measured(vdisp=vdisp)
 
 
 def test_shapes_that_do_not_fit_are_refused(few: Starlit) -> None:

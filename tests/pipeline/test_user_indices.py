@@ -11,19 +11,10 @@ from pipeline.card_words import CardError
 from pipeline.index import find, measure, names
 from pipeline.user_indices import chosen, definitions, load
 from storage.grid import air_to_vacuum
+from tests.pipeline.our_table import OURS
 
-GOOD = """\
-medium = "air"
-reference = "our paper"
-
-[[index]]
-name = "Ours"
-kind = "atomic"
-units = "Angstrom"
-blue = [6000.0, 6010.0]
-feature = [6010.0, 6030.0]
-red = [6030.0, 6040.0]
-
+GOOD = f"""\
+{OURS}
 [[index]]
 name = "Gap"
 kind = "break"
@@ -210,6 +201,7 @@ REFUSED = {
     "break swapped": (BREAK.replace("4500", "4310").replace("4400", "4100"), r"lies redward"),
     "no density": (BREAK.replace('density = "lambda"', ""), r"density: Field required"),
     "factors": (GENERIC.replace("[1.0, 0.5]", "[1.0]"), r"2 features, but 1 factors"),
+    "factor nan": (GENERIC.replace("[1.0, 0.5]", "[1.0, nan]"), r"factors.1: .*finite number"),
     "one continuum": (GENERIC.replace(", [6050, 6060]", ""), r"continuum: .*at least 2"),
     "continua overlap": (GENERIC.replace("[6050,", "[6005,"), r"bands of its continuum overlap"),
     "continua swapped": (

@@ -63,3 +63,9 @@ def test_air_to_vacuum_agrees_with_edlen() -> None:
     s2 = (1e4 / vacuum) ** 2
     n = 1 + 6.4328e-5 + 2.94981e-2 / (146 - s2) + 2.5540e-4 / (41 - s2)
     np.testing.assert_allclose(vacuum_to_air(vacuum), vacuum / n, atol=0.01)
+
+
+def test_a_copy_with_another_size_has_its_own_axis() -> None:
+    grid = Grid(kind="linear", start=4000, step=1, size=20)
+    assert grid.wavelength.size == 20
+    assert grid.model_copy(update={"size": 10}).wavelength.tolist() == list(range(4000, 4010))

@@ -10,21 +10,13 @@ from torch import Tensor
 
 from storage.grid import Grid
 from storage.mock import generator
-from tests.training.small import observed
+from tests.training.toy import FRAME, GRID, Toy, objects
 from training import calibrate
-from training.calibrate import BINS, Shown
 from training.calibrated import LEAST, Calibrated
-from training.frame import Frame
 from training.model import Denoiser, Output
+from training.shown import BINS, MISSING, Shown, draw
 from training.trials import linear, trial
 
-GRID = Grid(kind="linear", start=4000.0, step=2.0, size=400)
-FRAME = Frame(
-    name="small",
-    grid=Grid(kind="linear", start=4000.0, step=2.0, size=300),
-    window=(4300.0, 4500.0),
-    dust=None,
-)
 NAMES = ("half", "step")
 SPREAD = 0.15
 HALF = slice(0, 50)
@@ -36,7 +28,7 @@ def wave(wavelength: np.ndarray) -> np.ndarray:
     return np.asarray(np.sin(2 * np.pi * (wavelength - 4300) / 200))
 
 
-class Waves:
+class Waves(Toy):
     """Galaxies, and some quasars, of flux 2 (1 + a wave), a of standard deviation `SPREAD`."""
 
     def __init__(self, quasars: float = 0.0) -> None:
@@ -48,24 +40,7 @@ class Waves:
         rest = grid.wavelength / (1 + z[:, None])
         flux = 2 * (1 + a[:, None] * wave(rest))
         kind = np.where(rng.random(n) < self.quasars, "QSO", "GALAXY")
-        return xr.Dataset(
-            {
-                "flux": (("spectrum", "wavelength"), flux.astype(np.float32)),
-                "z": ("spectrum", z),
-                "ebv": ("spectrum", np.zeros(n)),
-                "class": ("spectrum", kind),
-            }
-        )
-
-    def observe(
-        self,
-        truth: xr.Dataset,
-        grid: Grid,
-        seed: int,
-        stream: str,
-        snr_g: tuple[float, float] | None = None,
-    ) -> xr.Dataset:
-        return observed(truth, grid, seed, stream, snr_g, level=2.0)
+        return objects(flux, z, **{"class": kind})
 
 
 def measure(
@@ -109,8 +84,8 @@ class Copy(Denoiser):
 
 
 def shown(n: int = 400, stream: str = "calibrate", quasars: float = 0.0) -> Shown:
-    draw = partial(calibrate.draw, Waves(quasars), FRAME, GRID, measure=measure, names=NAMES)
-    return draw(n=n, seed=1, stream=stream)
+    drawn = partial(draw, Waves(quasars), FRAME, GRID, measure=measure, names=NAMES)
+    return drawn(n=n, seed=1, stream=stream)
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +200,16 @@ def test_calibration_shares_no_object_with_the_trials_of_a_verdict() -> None:
     about = {"n": 50, "seed": 1, "measure": measure, "names": NAMES}
     judged = trial(Waves(), FRAME, GRID, references={"linear": reference}, **about)
     seen = set(np.concatenate(list(judged.truth.values()))[:, 0].tolist())
-    drawn = calibrate.draw(Waves(), FRAME, GRID, **about)
+    drawn = draw(Waves(), FRAME, GRID, **about)
     assert not seen & set(drawn.truth[:, 0].tolist())
-    again = calibrate.draw(Waves(), FRAME, GRID, **about)
+    again = draw(Waves(), FRAME, GRID, **about)
     np.testing.assert_array_equal(again.truth, drawn.truth)
 
 
 def test_spectra_that_lack_much_of_the_frame_do_not_count() -> None:
     wide = FRAME.model_copy(update={"grid": Grid(kind="linear", start=4000.0, step=2.0, size=420)})
-    found = calibrate.draw(Waves(), wide, GRID, n=50, seed=1, measure=measure, names=NAMES)
-    assert (found.batch.missing <= calibrate.MISSING).all()
+    found = draw(Waves(), wide, GRID, n=50, seed=1, measure=measure, names=NAMES)
+    assert (found.batch.missing <= MISSING).all()
     assert 0 < len(found.snr) < 50 * len(BINS)
 
 
@@ -245,7 +220,7 @@ def test_nothing_to_show_is_a_table_of_nothing() -> None:
             "window": (6300, 6500),
         }
     )
-    none = calibrate.draw(Waves(), beyond, GRID, n=10, seed=1, measure=measure, names=NAMES)
+    none = draw(Waves(), beyond, GRID, n=10, seed=1, measure=measure, names=NAMES)
     found = calibrate.calibrate(Copy(), none, draws=16, seed=1)
     assert found.curves == ()
     assert np.isnan(found.look_up(NAMES, ["GALAXY"], [0.01], [5.0])["error"]).all()

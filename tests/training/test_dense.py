@@ -101,6 +101,24 @@ def test_dense_begins_as_the_median_spectrum(activation: str, init: str, continu
     torch.testing.assert_close(first, torch.zeros_like(first), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("continuum", ["none", "subtract"])
+def test_less_the_median_it_is_the_same_network_with_another_bias(continuum: str) -> None:
+    batch, _ = population()
+    plain, less = (built(continuum=continuum, less_median=said) for said in (False, True))
+    for model in (plain, less):
+        model.start(lambda: cut(batch, 100), seed=3)
+        torch.nn.init.normal_(model.linears[-1].weight, generator=torch.Generator().manual_seed(1))
+    # The plain one has the median in its first bias.
+    assert plain.parameters_count() == less.parameters_count()
+    assert not less.linears[0].bias.any()
+    assert plain.linears[0].bias.any()
+    given = (batch.x, batch.weight, batch.z)
+    torch.testing.assert_close(less(*given).flux, plain(*given).flux, atol=1e-4, rtol=1e-4)
+    again = built(continuum=continuum, less_median=True)
+    again.load_state_dict(less.state_dict())
+    assert torch.equal(again(*given).flux, less(*given).flux)
+
+
 def test_dense_begins_as_the_median_of_its_target() -> None:
     batch, _ = population()
     target = 2 * batch.x.flip(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from storage.grid import Grid
 from storage.mock import generator
-from tests.training.small import observed
+from tests.training.toy import Toy, objects
 from training.frame import Frame
 from training.model import Denoiser, Output
 from training.star_verdict import NAME, Trials, judge, residual, trial
@@ -30,32 +30,18 @@ FRAME = Frame(
 BINS = {"2-3": (2.0, 3.0), "5-6": (5.0, 6.0), "20-25": (20.0, 25.0), "natural": None}
 
 
-class Toy:
+class Cut(Toy):
     """A continuum of any slope cut by a line of any depth; one pixel in 50 has no data."""
+
+    level = 3.0
 
     def truth(self, n: int, grid: Grid, seed: int, stream: str) -> xr.Dataset:
         rng = generator(seed, stream)
         line = np.exp(-0.5 * ((grid.wavelength - 8130) / 25) ** 2)
         slope = rng.uniform(-0.7, 0.7, (n, 1)) * (grid.wavelength - 8150) / 150
         flux = 3.0 * (1 + slope) * (1 - rng.uniform(0.1, 0.8, (n, 1)) * line)
-        return xr.Dataset(
-            {
-                "flux": (("spectrum", "wavelength"), flux.astype(np.float32)),
-                "z": ("spectrum", rng.uniform(-1e-3, 1e-3, n)),
-                "ebv": ("spectrum", rng.uniform(0, 0.1, n)),
-            },
-            coords={"wavelength": grid.wavelength},
-        )
-
-    def observe(
-        self,
-        truth: xr.Dataset,
-        grid: Grid,
-        seed: int,
-        stream: str,
-        snr_g: tuple[float, float] | None = None,
-    ) -> xr.Dataset:
-        return observed(truth, grid, seed, stream, snr_g, level=3.0)
+        z, ebv = rng.uniform(-1e-3, 1e-3, n), rng.uniform(0, 0.1, n)
+        return objects(flux, z, ebv=ebv)
 
 
 class Says(Denoiser):
@@ -73,7 +59,7 @@ class Says(Denoiser):
 
 @pytest.fixture(scope="module")
 def trials() -> Trials:
-    mock = Toy()
+    mock = Cut()
     reference = linear(mock, FRAME, GRID, 300, seed=3, components=4)
     return trial(mock, FRAME, GRID, reference, n=200, seed=3, bins=BINS)
 
@@ -150,7 +136,7 @@ def test_a_verdict_survives_json(trials: Trials) -> None:
 
 
 def test_stars_that_are_not_on_the_frame_are_counted(trials: Trials) -> None:
-    class Blind(Toy):
+    class Blind(Cut):
         def observe(self, *given: object, **more: object) -> xr.Dataset:
             seen = super().observe(*given, **more)  # type: ignore[arg-type]
             return seen.assign(ivar=seen["ivar"] * 0)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from storage.grid import Grid
 from storage.mock import generator
-from tests.training.small import observed
-from training.frame import Frame
+from tests.training.toy import FRAME, GRID, Toy, objects
 from training.model import Denoiser, Output
 from training.reference import Linear
 from training.trials import Trials, examine, library, linear, trial
@@ -19,42 +18,18 @@ from training.verdict import judge
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
-GRID = Grid(kind="linear", start=4000.0, step=2.0, size=400)
-FRAME = Frame(
-    name="small",
-    grid=Grid(kind="linear", start=4000.0, step=2.0, size=300),
-    window=(4300.0, 4500.0),
-    dust=None,
-)
 NAMES = ("mean", "slope")
 BINS = {"2-3": (2.0, 3.0), "5-6": (5.0, 6.0), "natural": None}
 
 
-class Toy:
+class Sines(Toy):
     """Spectra of three components at one of two redshifts; one pixel in 50 has no data."""
 
     def truth(self, n: int, grid: Grid, seed: int, stream: str) -> xr.Dataset:
         rng = generator(seed, stream)
         shape = np.sin(np.outer([1, 2, 3], (grid.wavelength - 4000) / 150))
         flux = 2.0 * (1 + rng.normal(0, 0.15, (n, 3)) @ shape)
-        return xr.Dataset(
-            {
-                "flux": (("spectrum", "wavelength"), flux.astype(np.float32)),
-                "z": ("spectrum", rng.choice([0.0, 0.02], n)),
-                "ebv": ("spectrum", np.zeros(n)),
-            },
-            coords={"wavelength": grid.wavelength},
-        )
-
-    def observe(
-        self,
-        truth: xr.Dataset,
-        grid: Grid,
-        seed: int,
-        stream: str,
-        snr_g: tuple[float, float] | None = None,
-    ) -> xr.Dataset:
-        return observed(truth, grid, seed, stream, snr_g, level=2.0)
+        return objects(flux, rng.choice([0.0, 0.02], n))
 
 
 def measure(
@@ -87,13 +62,13 @@ class Mapped(Denoiser):
 
 @pytest.fixture(scope="module")
 def reference() -> Linear:
-    return linear(Toy(), FRAME, GRID, n=500, seed=1, components=6)
+    return linear(Sines(), FRAME, GRID, n=500, seed=1, components=6)
 
 
 @pytest.fixture(scope="module")
 def trials(reference: Linear) -> Trials:
     return trial(
-        Toy(),
+        Sines(),
         FRAME,
         GRID,
         n=300,
@@ -156,10 +131,10 @@ def test_the_truth_is_on_the_scale_of_the_noisy_spectrum(trials: Trials) -> None
 
 
 def test_the_library_stands_beside_the_linear_reference(reference: Linear) -> None:
-    draws = library(Toy(), FRAME, GRID, n=3000, seed=1, of=reference, width=0.3)
+    draws = library(Sines(), FRAME, GRID, n=3000, seed=1, of=reference, width=0.3)
     assert draws.latents.shape == (3000, 6)
     found = trial(
-        Toy(),
+        Sines(),
         FRAME,
         GRID,
         n=100,
@@ -204,4 +179,4 @@ def test_a_mock_that_misses_the_frame_is_named() -> None:
         update={"grid": Grid(kind="linear", start=3500.0, step=2.0, size=600)}
     )
     with pytest.raises(ValueError, match=r"linear reference: 0 of 50 mock spectra cover"):
-        linear(Toy(), beyond, GRID, n=50, seed=1)
+        linear(Sines(), beyond, GRID, n=50, seed=1)

@@ -40,6 +40,10 @@ class Options(NetworkOptions):
     "Weights at the start; biases are 0."
     centre: bool = True
     "Start as the median training spectrum: the first and last bias from it, no last weights."
+    less_median: bool = False
+    """Whether the first layer sees the flux less that of the median training spectrum. What it can
+    learn is the same, but not the way there: steps of Adam no longer move all weights of a unit
+    together, which puts most units of a wide first layer out for good."""
     sigma: bool = False
     "Whether it says how far off it may be in each pixel; learnt by loss 'gaussian'."
 
@@ -53,6 +57,8 @@ class Options(NetworkOptions):
 class Dense(Network):
     """Linear layers with an activation after each but the last."""
 
+    median: Tensor
+
     def __init__(self, grid: Grid, widths: Sequence[int], options: Options) -> None:
         super().__init__(grid, options, says_sigma=options.sigma)
         self.options = options
@@ -63,17 +69,21 @@ class Dense(Network):
             for n in widths[1:-1]
         )
         self.spread = nn.Linear(widths[-2], widths[-1]) if options.sigma else None
+        if options.less_median:
+            self.register_buffer("median", torch.zeros(grid.size))
         self.bottleneck = min(range(1, len(widths) - 1), key=lambda layer: widths[layer])
 
     def seen(self, x: Tensor, weight: Tensor) -> Tensor:
-        """What the network sees, (N, channels, P): as any, its flux without continuum if so."""
+        """What the network sees, (N, channels, P): as any, without continuum and median if so."""
         seen = super().seen(x, weight)
-        if self.continuum is None:
-            return seen
-        change = self.continuum.subtracted
-        if self.options.continuum == "divide":
-            change = self.continuum.divided
-        return torch.cat([change(seen[:, 0], weight)[:, None], seen[:, 1:]], dim=1)
+        flux = seen[:, 0]
+        if self.continuum is not None:
+            divide = self.options.continuum == "divide"
+            change = self.continuum.divided if divide else self.continuum.subtracted
+            flux = change(flux, weight)
+        if self.options.less_median:
+            flux = flux - self.median
+        return torch.cat([flux[:, None], seen[:, 1:]], dim=1)
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise; the latent is the narrowest layer, after its activation."""
@@ -90,17 +100,26 @@ class Dense(Network):
         # In logarithms, within what float32 can hold the squares of.
         return None if self.spread is None else self.spread(hidden).clamp(-12, 3).exp()
 
+    def parameters_count(self) -> int:
+        """Learnt numbers; the median is none: the first bias could hold it as well."""
+        return super().parameters_count() - self.options.less_median * self.grid.size
+
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Draw the weights, and begin as the median spectrum if so."""
+        """Draw the weights, know the median, and begin as the median spectrum, if so."""
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         draw(linears, self.options.init, seed)
         if self.spread is not None:
             nn.init.zeros_(self.spread.weight)
             nn.init.constant_(self.spread.bias, FIRST_LOG_SIGMA)
+        if not (self.options.centre or self.options.less_median):
+            return
+        flux, target = medians(
+            batches(), lambda b: (self.seen(b.x, b.weight)[:, 0], bridged(*b.wanted))
+        )
+        if self.options.less_median:
+            self.median.copy_(flux)
+            flux = torch.zeros_like(flux)
         if self.options.centre:
-            flux, target = medians(
-                batches(), lambda b: (self.seen(b.x, b.weight)[:, 0], bridged(*b.wanted))
-            )
             centre([(linears[0], flux)], linears[-1], target)
 
 
