@@ -27,7 +27,7 @@ MISSING = 0.10
 "Largest share of a band without data, unless one says otherwise; with more the index is NaN."
 ROUNDING = 1e-5
 "A smaller share is the rounding of float32 sums."
-ROWS_CPU, ROWS_GPU = 1024, 32768
+ROWS_CPU, ROWS_GPU = 2048, 32768
 "Rows at a time: windows that stay in cache, or fill a GPU."
 ROWS_LICK = 64
 "The same where each pixel is smoothed by its own Gaussian: 100 numbers for each."
