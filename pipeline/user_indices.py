@@ -177,7 +177,7 @@ def definitions(indices: Sequence[Index]) -> dict[str, Any]:
     return {
         index.name: {"kind": type(index).__name__.lower(), **_plain(index)}
         for index in indices
-        if catalogue().get(index.name) is not index
+        if catalogue().get(index.name) != index
     }
 
 
@@ -196,7 +196,7 @@ def _found(name: str, known: Mapping[str, Index]) -> Index:
         index = find(name)
     except ValueError as error:
         raise ValueError(f"{error}; in tables: {', '.join(known) or 'none'}") from None
-    if catalogue().get(index.name) is not index:
+    if catalogue().get(index.name) != index:
         for fault in faults(index):
             raise CardError(f"index {name}: {fault}")
     return index

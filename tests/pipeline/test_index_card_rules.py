@@ -34,6 +34,9 @@ def test_definitions_travel_without_their_file(table: str) -> None:
     Path(table).unlink()
     there = pickle.loads(pickle.dumps(rules))
     assert there == rules
+    # A table of errors is asked by them, in the worker too.
+    assert (there.keys, there.recipe) == (rules.keys, rules.recipe)
+    assert there.keys[0] == "Mgb"
     assert there.names == ("Mgb", "Ours")
     assert there.units == {"Mgb": "Angstrom", "Ours": "Angstrom"}
     found = there(WAVE, spectra(), None).value

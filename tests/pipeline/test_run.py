@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.errors import ErrorKind
 from pipeline.report import verdicts
 from pipeline.stages import ORDER
 from storage.schema import Status
@@ -65,6 +66,19 @@ def test_a_card_runs_from_simulate_to_report(finished: Finished) -> None:
     assert (run / "evaluate.json").is_file()
     assert 'src="http' not in (page := (run / "report" / "index.html").read_text())
     assert not re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+def test_errors_on_the_product_are_those_of_the_checkpoints_table(finished: Finished) -> None:
+    path = store_of(finished.folder)
+    name = product_of(path).rpartition("/")[2]
+    (group,) = (g for g in Survey.open(path).groups() if g == f"indices/sdss/{name}")
+    ds = Survey.open(path).dataset(group)
+    measured = np.isfinite(ds["value"].to_numpy())
+    assert measured.mean() > 0.9
+    calibrated = ds["error_kind"].to_numpy()[measured] == ErrorKind.CALIBRATED_DRAWS
+    # Some are in bins of few mock spectra.
+    assert calibrated.mean() > 0.9
+    assert np.isfinite(ds["deshrunk"].to_numpy()[measured]).mean() > 0.9
 
 
 def test_it_ends_with_the_table_and_where_things_are(finished: Finished) -> None:
