@@ -74,7 +74,8 @@ def run(card: Card) -> list[str]:
 def shown_on(card: Card, frame: Frame, stream: str = "calibrate") -> Shown:
     """Mock spectra of a card's verdict, drawn afresh and seen on a frame."""
     made, _ = mock(card.verdict.mock)
-    rules = Rules.of(card.measure)
+    # A product is corrected for velocity dispersion after the table has been looked up.
+    rules = Rules.of(card.measure).as_seen
     grid = grid_of(Survey.open(card.store), f"spectra/{config_of(card)}")
     return draw(
         made,

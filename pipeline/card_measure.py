@@ -29,12 +29,14 @@ class Measure(Table):
     "Largest share of a band without data; with more the index is NaN, and flagged."
     resolution: Literal["native", "lick"] = "native"
     "As the spectra are, or smoothed to that of the Lick/IDS spectrograph where they are sharper."
+    dispersion: Literal["keep", "correct"] = "keep"
+    "As the stars' velocities leave an index, or without them, by templates and the vdisp column."
     emission: Literal["keep", "subtract"] = "keep"
     "Whether fitted emission lines are taken out first; the group's attributes say which was done."
     lines: tuple[str, ...] = ()
     "Inputs that emission lines are fitted on, by the same names."
     templates: str = ""
-    "Files of stellar templates for the fit of lines, such as ssp/*.fits; computed ones when empty."
+    "Files of stellar templates for lines and dispersion, such as ssp/*.fits; computed when empty."
     template_medium: Literal["air", "vacuum"] = "air"
     "What the wavelengths of such files are in."
     template_fwhm: float = Field(default=0.0, ge=0)

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.index import Flag
+from pipeline.index import Flag, Measured
+from pipeline.index_dispersion import Correction
 from pipeline.index_rules import Rules
 from training.calibrated import NUMBERS
 from training.checkpoint import Checkpoint
@@ -58,6 +59,8 @@ class Denoised:
     "Number of the first row in the survey, by which its draws are seeded."
     lsf: Tensor | None = None
     "(N, P) line spread of the spectra, pixels, for rules that look at it."
+    vdisp: Tensor | None = None
+    "(N,) velocity dispersion of the stars, km/s, for rules that correct for it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +92,38 @@ def measured(model: Checkpoint, rows: Denoised, rules: Rules, *, draws: int, see
         Draws of the posterior for an error, and the seed of the run.
     """
     axis, z = model.frame.grid.wavelength, model.frame.z_seen(torch.from_numpy(rows.z))
+    # The correction for velocity dispersion is linear: its error follows from that without it.
+    seen, change = rules.as_seen, rules.correction(axis, len(rows.flux), z, rows.lsf, rows.vdisp)
 
     def values(flux: Tensor, part: Tensor) -> Tensor:
         there, lsf = (None if of is None else of[part] for of in (z, rows.lsf))
-        return rules(axis, flux, None, z=there, lsf=lsf).value
+        return seen(axis, flux, None, z=there, lsf=lsf).value
 
-    plain = rules(axis, rows.flux, None, z=z, lsf=rows.lsf)
+    plain = seen(axis, rows.flux, None, z=z, lsf=rows.lsf)
     drawn = None
     if rows.latent is not None and rows.cov is not None:
         about = {"draws": draws, "seed": seed, "first": rows.first}
         drawn = download(scatter(model.model, rows.latent, rows.cov, values, **about))
     table = model.errors
     known = None if table is None else table.look_up(rules.keys, rows.kind, rows.z, rows.snr)
-    return errors_of(download(plain.value), download(plain.flag), drawn, known)
+    found = errors_of(download(plain.value), download(plain.flag), drawn, known)
+    return found if change is None else _corrected(found, change)
+
+
+def _corrected(found: Found, change: Correction) -> Found:
+    """Indices without the velocity dispersion of the stars."""
+    given = (found.value, found.error, found.flag)
+    value, error, flag = change.of(Measured(*map(torch.from_numpy, given)))
+    pair = (torch.from_numpy(each) for each in (found.deshrunk, found.deshrunk_error))
+    deshrunk, wide = change.apply(*pair)
+    return Found(
+        value=download(value),
+        error=download(error),
+        flag=download(flag),
+        kind=np.where(error.isnan(), np.uint8(ErrorKind.NONE), found.kind),
+        deshrunk=download(deshrunk),
+        deshrunk_error=download(wide),
+    )
 
 
 def errors_of(

@@ -53,9 +53,18 @@ class Flag(IntFlag):
     "A band is narrower than two pixels of the axis: NaN."
     RESOLUTION = 64
     "The spectrum is broader than was asked for, or its line spread is not known: NaN."
+    DISPERSION = 128
+    "It was to be corrected for a velocity dispersion that is not known, or too large: NaN."
 
 
-NOTHING = Flag.TOO_MUCH_MASKED | Flag.OUTSIDE | Flag.CONTINUUM | Flag.COARSE | Flag.RESOLUTION
+NOTHING = (
+    Flag.TOO_MUCH_MASKED
+    | Flag.OUTSIDE
+    | Flag.CONTINUUM
+    | Flag.COARSE
+    | Flag.RESOLUTION
+    | Flag.DISPERSION
+)
 "With any of these there is no value."
 
 

@@ -94,13 +94,14 @@ class Measure:
         if self.input.frame is None:
             grid, z = grid_of(held.survey, held.spectra), held.values(held.spectra, "z")
             rows = _there(flux), _there(ivar)
-            plain = self.rules(grid.wavelength, *rows, z=z, lsf=self._lsf(held, None))
+            lsf, vdisp = self._lsf(held, None), self._vdisp(held)
+            plain = self.rules(grid.wavelength, *rows, z=z, lsf=lsf, vdisp=vdisp)
         else:
             frame = self.input.frame
             batch = held.batch(frame) if observed else held.framed(frame, flux, ivar)
             axis, seen = frame.grid.wavelength, frame.z_seen(batch.z)
-            lsf = self._lsf(held, frame)
-            plain = self.rules(axis, batch.x, batch.weight, z=seen, lsf=lsf)
+            lsf, vdisp = self._lsf(held, frame), self._vdisp(held)
+            plain = self.rules(axis, batch.x, batch.weight, z=seen, lsf=lsf, vdisp=vdisp)
         value, error, flag = map(download, plain)
         if not observed:
             error = np.full_like(error, np.nan)
@@ -122,6 +123,7 @@ class Measure:
             snr=held.values(spectra, "snr_g"),
             first=held.block.first,
             lsf=self._lsf(held, model.frame),
+            vdisp=self._vdisp(held),
         )
         return errors.measured(model, rows, self.rules, draws=self.draws, seed=self.seed)
 
@@ -138,19 +140,25 @@ class Measure:
             return np.asarray(value - held.values(group, "value"))
         batch = held.batch(frame)
         axis, z = frame.grid.wavelength, frame.z_seen(batch.z)
-        lsf = self._lsf(held, frame)
-        noisy = self.rules(axis, batch.x, batch.weight, z=z, lsf=lsf).value
+        lsf, vdisp = self._lsf(held, frame), self._vdisp(held)
+        noisy = self.rules(axis, batch.x, batch.weight, z=z, lsf=lsf, vdisp=vdisp).value
         return np.asarray(value - download(noisy))
 
     def _lsf(self, held: Held, frame: Frame | None) -> torch.Tensor | None:
         """Line spread, pixels, of the spectra or on a frame, where the rules look at it."""
-        if not self.rules.lick:
+        if not self.rules.wants_spread:
             return None
         lsf, z = (held.values(held.spectra, name) for name in ("lsf", "z"))
         if frame is not None:
             grid = grid_of(held.survey, held.spectra)
             lsf = on_axis(lsf, grid, frame.grid, z if frame.rest else None)
         return _there(lsf.astype(np.float32))
+
+    def _vdisp(self, held: Held) -> torch.Tensor | None:
+        """Velocity dispersion of the stars, km/s, where the rules correct for it."""
+        if self.rules.dispersion is None:
+            return None
+        return torch.from_numpy(held.values(held.spectra, "vdisp").astype(np.float32))
 
 
 def _variables(found: Found) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def _choose(
     mine = step.ledger(held)[1] == 0
     batch = take(held.batch(model.frame), torch.from_numpy(np.flatnonzero(mine)))
     axis, z = model.frame.grid.wavelength, model.frame.z_seen(batch.z)
-    native = replace(rules, lick=False)
+    native = replace(rules, lick=False, dispersion=None)
 
     def measure(
         flux: torch.Tensor, weight: torch.Tensor | None

@@ -171,5 +171,5 @@ def test_a_gpu_measures_the_same(z: float | None, lick: bool) -> None:
 
 
 def test_nothing_is_written_where_a_flag_says_so() -> None:
-    assert Flag(2 | 4 | 8 | 32 | 64) == NOTHING
+    assert Flag(2 | 4 | 8 | 32 | 64 | 128) == NOTHING
     assert all(int(flag) < 256 for flag in Flag)
