@@ -8,10 +8,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Before pytest-xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A finished run has workers too and is made in one process; Slurm is waited for first."""
     for item in items:
-        group = str(item.path)
+        group = f"{item.path.parent.name}/{item.path.name}"
         if "finished" in getattr(item, "fixturenames", ()):
             group = "finished"
             item.add_marker(pytest.mark.cluster)

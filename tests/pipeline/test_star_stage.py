@@ -194,8 +194,10 @@ def test_company_changes_a_star_by_the_rounding_of_its_last_bit(measured: Card) 
     others = np.arange(N) != 9
     for name in (*NUMBERS, "velocity_err", "chi2", "iterations", "flag", "status"):
         one, other = (ds[name].to_numpy() for ds in (whole, without))
-        np.testing.assert_allclose(other[others], one[others], rtol=2e-7, err_msg=name)
-        np.testing.assert_allclose(alone[name], one[[12, 20]], rtol=2e-7, err_msg=name)
+        # A parameter at its end is 0 but for what is left of a difference.
+        near = {"rtol": 2e-7, "atol": 1e-12, "err_msg": name}
+        np.testing.assert_allclose(other[others], one[others], **near)
+        np.testing.assert_allclose(alone[name], one[[12, 20]], **near)
     assert np.isnan(without["velocity"].to_numpy()[9])
 
 
