@@ -28,7 +28,7 @@ demo: $(READY) ## a mock survey from files to report: runs/demo/report/index.htm
 test: lint ## ruff, mypy and the tests, but for slow and GPU ones
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
 	  -m "not slow and not gpu and not cluster and not ray"
-	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "(cluster or ray) and not slow and not gpu"
 
 test-slow: $(READY) ## the slow tests
