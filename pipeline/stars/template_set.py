@@ -1,13 +1,11 @@
 """Which models stars are compared with, and how they are seen: what a card or a caller may say."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -15,11 +13,9 @@ from pydantic import (
 )
 
 from storage.grid import Float
+from storage.simulation.stellar_models import StellarModels
 
-Range = tuple[float, float]
 Curve = tuple[tuple[PositiveFloat, PositiveFloat], ...]
-
-_RANGES = ("teff", "logg", "feh", "alpha_m", "wavelength")
 
 
 def _ascending(spread: float | Curve) -> float | Curve:
@@ -34,24 +30,11 @@ LineSpread = Annotated[PositiveFloat | Curve, AfterValidator(_ascending)]
 "Sigma of a line as it is observed, pixel included, km/s; or a curve of it, (A, km/s)."
 
 
-class StarModels(BaseModel):
+class StarModels(StellarModels):
     """Which models, and what of them is compared; the ranges are those of star-v1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    ranged: ClassVar[tuple[str, ...]] = (*StellarModels.ranged, "wavelength")
 
-    # As storage.simulation has them; its splines would cost every command a tenth of its start.
-    physics: Literal["toy", "bosz", "phoenix", "table"] = "toy"
-    "Where models come from: the toy of mocks, or files of the user's."
-    models: str = ""
-    "Folder of BOSZ or PHOENIX files, or the path of a table of models; none for the toy."
-    teff: Range = (3500.0, 5000.0)
-    "Range of effective temperature; K."
-    logg: Range = (0.0, 5.0)
-    "Range of log10 of the surface gravity; cm s-2."
-    feh: Range = (-2.5, 0.75)
-    "Range of [Fe/H]."
-    alpha_m: Range = (-0.25, 0.5)
-    "Range of [alpha/M]."
     nodes: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (7, 6, 7, 3)
     "Nodes of each parameter at most, ends of its range among them; 1 holds it at the middle one."
     wavelength: tuple[PositiveFloat, PositiveFloat] = (7100.0, 8850.0)
@@ -62,16 +45,10 @@ class StarModels(BaseModel):
     "Of the polynomial in wavelength that multiplies a template: dust, calibration, brightness."
 
     @model_validator(mode="after")
-    def _there_is_something(self) -> Self:
-        for name in _RANGES:
-            low, high = getattr(self, name)
-            if low > high or (name == "wavelength" and low == high):
-                raise ValueError(f"{name} = ({low:g}, {high:g}): the first is the lower end")
-        if (self.physics == "toy") != (not self.models):
-            raise ValueError(
-                f"physics = {self.physics!r} with models = {self.models!r}: the toy has no files, "
-                "the others need them"
-            )
+    def _something_is_fitted(self) -> Self:
+        if self.wavelength[0] == self.wavelength[1]:
+            low, high = self.wavelength
+            raise ValueError(f"wavelength = ({low:g}, {high:g}): the first is the lower end")
         return self
 
 

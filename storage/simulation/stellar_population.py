@@ -5,10 +5,10 @@ not where stars are. Every block of 256 rows is drawn whole, from a generator of
 """
 
 from functools import lru_cache
-from typing import Literal, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, model_validator
+from pydantic import NonNegativeFloat, model_validator
 from scipy import sparse
 
 from storage.grid import Float, Grid
@@ -18,14 +18,13 @@ from storage.simulation.instrument import Instrument
 from storage.simulation.stellar_grid import PARAMETERS as AXES
 from storage.simulation.stellar_grid import Nodes, StellarGrid
 from storage.simulation.stellar_light import Z_MOST, Optics, optics
+from storage.simulation.stellar_models import Physics, Range, StellarModels
 from storage.simulation.stellar_toy import Toy
 
 BLOCK = 256
 "Rows that are drawn together: row i never depends on how many are asked for."
 DRAWS = 6
 "Uniform numbers of a star: three for its place in the grid; z, magnitude and E(B-V)."
-Physics = Literal["toy", "bosz", "phoenix", "table"]
-Range = tuple[float, float]
 
 PARAMETERS: dict[str, Column] = {
     name: Column(dtype=dtype, units=units, description=description)
@@ -42,23 +41,11 @@ PARAMETERS: dict[str, Column] = {
 }
 
 
-class Population(BaseModel):
+class Population(StellarModels):
     """What is out there; ranges are those of the paper, but for the magnitude."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    ranged: ClassVar[tuple[str, ...]] = (*AXES, "z", "magnitude", "galactic")
 
-    physics: Physics = "toy"
-    "Where spectra come from: the toy, or files of the user's."
-    models: str = ""
-    "Folder of BOSZ or PHOENIX files, or the path of a table of models; none for the toy."
-    teff: Range = (3500.0, 5000.0)
-    "Range of effective temperature; K."
-    logg: Range = (0.0, 5.0)
-    "Range of log10 of the surface gravity; cm s-2."
-    feh: Range = (-2.5, 0.75)
-    "Range of [Fe/H]."
-    alpha_m: Range = (-0.25, 0.5)
-    "Range of [alpha/M]."
     z: Range = (-0.003, 0.003)
     "Range of redshift, within 0.01 either way."
     magnitude: Range = (15.5, 19.0)
@@ -68,17 +55,8 @@ class Population(BaseModel):
 
     @model_validator(mode="after")
     def _there_are_such_stars(self) -> Self:
-        for name in (*AXES, "z", "magnitude", "galactic"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} = ({low}, {high}): the first is the lower end")
         if max(-self.z[0], self.z[1]) > Z_MOST:
             raise ValueError(f"z = {self.z}: stars of this mock are within {Z_MOST} either way")
-        if (self.physics == "toy") != (not self.models):
-            raise ValueError(
-                f"physics = {self.physics!r} with models = {self.models!r}: the toy has no files, "
-                "the others need them"
-            )
         return self
 
     @property
