@@ -3,13 +3,14 @@
     PYTHONPATH=. python -P benchmarks/learning.py [--rows 12288] [--repeats 2] [--augment]
 
 A store of SDSS-like mock spectra is filled from arrays; FS (the dense network of Camilleri+2025 at
-its full widths, batches of 128, float32, fused Adam) learns from it through `Batches`: an epoch
-from disk, the system's own cache of the store being cleared, an epoch from what was kept of that
-one, and one with nothing kept. In turns with them it takes the same steps on the same batches, all
-in memory. The share is the rate of the one over that of the other. `--augment` draws split noise
-anew every epoch. Where all cores are busy with the network, the loader's processor time is what is
-lost: it is measured alone as well, and moves less with the load of a machine. Every epoch waits
-for its first window of 2048 spectra, so a short one is fed worse than a long one.
+its full widths, batches of 128, float32, fused Adam) learns from it through `Batches`: a first
+epoch, which reads the store and keeps what it put on the frame; one from what was kept; and one
+from what was kept after the system was told to forget it, so that it comes from the disk. In turns
+with them it takes the same steps on the same batches, all in memory. The share is the rate of the
+one over that of the other. `--augment` draws split noise anew every epoch. Where all cores are busy
+with the network, the loader's processor time is what is lost: it is measured alone as well, and
+moves less with the load of a machine. Every epoch waits for its first window of 2048 spectra, so
+a short one is fed worse than a long one.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from training.augment import Augment
 from training.batch import Batch
 from training.batches import Batches
 from training.frames import named
+from training.kept import Kept
 from training.recipe import ModelCard
 from training.source import NAMES, StoreSource
 
@@ -96,13 +98,12 @@ def from_store(store: str, augment: Augment) -> Batches:
         frame=named("fs"),
         batch_size=SIZE,
         augment=augment,
-        memory_bytes=64 << 30,
     )
 
 
-def forget(store: str) -> None:
-    """Have the system read the files of a store from disk again."""
-    for path in Path(store).rglob("*"):
+def forget(folder: str | Path) -> None:
+    """Have the system read the files in a folder from disk again."""
+    for path in Path(folder).rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -110,18 +111,21 @@ def forget(store: str) -> None:
 
 
 def ways(store: str, given: Batches) -> Iterator[tuple[str, Batches]]:
-    """From disk, from what that left, and with nothing kept."""
-    forget(store)
-    fresh = replace(given, _kept={})
-    yield "from disk", fresh
-    yield "kept", fresh
-    yield "nothing kept", replace(given, _kept={}, memory_bytes=0)
+    """The first epoch, from the store; the next; and the next from the disk."""
+    with tempfile.TemporaryDirectory(dir=Path(store).parent) as place:
+        folder = Path(place) / "kept"
+        learning = replace(given, kept=Kept(folder=folder, limit=64 << 30))
+        forget(store)
+        yield "first epoch", learning
+        yield "next", learning
+        forget(folder)
+        yield "next, forgotten", learning
 
 
 def fed(store: str, options: argparse.Namespace) -> None:
     """Step rates, and what the loader costs alone."""
     given = from_store(store, Augment(noise="split") if options.augment else Augment())
-    in_memory = list(replace(given, memory_bytes=0).epoch(0))
+    in_memory = list(given.epoch(0))
     network = Learner(options.threads)
     network.learn(in_memory[:WARM])
     rates, beside, spent, first = (defaultdict[str, list[float]](list) for _ in range(4))
@@ -141,11 +145,11 @@ def fed(store: str, options: argparse.Namespace) -> None:
             first[way].append(time.perf_counter() - clock)
             steps = 1 + sum(1 for _ in coming)
             spent[way].append((time.process_time() - begin) / steps)
-    print(f"  {'':14s} steps/s  in memory   share  loader/step, ms of CPU  first batch, s  shares")
+    print(f"  {'':16s} steps/s  in memory   share  loader/step, ms of CPU  first batch, s  shares")
     for way, found in rates.items():
         shares = [a / b for a, b in zip(found, beside[way], strict=True)]
         print(
-            f"  {way:14s}{median(found):8.3f}{median(beside[way]):11.3f}{median(shares):8.1%}"
+            f"  {way:16s}{median(found):8.3f}{median(beside[way]):11.3f}{median(shares):8.1%}"
             f"{1e3 * min(spent[way]):11.1f} /{1e3 * cost:6.0f} {min(spent[way]) / cost:5.1%}"
             f"{min(first[way]):14.2f}    " + " ".join(f"{share:.1%}" for share in shares)
         )

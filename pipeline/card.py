@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from deploy.job import Cluster
 from pipeline.card_measure import Measure
@@ -99,6 +106,9 @@ class Train(Table):
     model: tuple[TrainModel, ...]
     workers: PositiveInt = 1
     "Ranks that learn a model together, on their own shares of the spectra; a GPU each, if any."
+    kept_gb: NonNegativeFloat = 32
+    """What spectra on a model's frame may take in its run's folder while it learns, so that later
+    epochs need not read the survey again; at most half of what is free. 0: nothing is kept."""
     follow: bool = False
     "Whether models are trained anew when the survey has grown or changed."
 

@@ -30,6 +30,7 @@ from training.footprint import Footprint
 from training.frame import Frame
 from training.frames import named
 from training.recipe import ModelCard
+from training.session import session
 from training.source import StoreSource
 from training.task import Task
 from training.verdict import Verdict, deciding
@@ -76,7 +77,7 @@ def _taught(card: Card, wanted: dict[str, Task]) -> list[str]:
     threads = max(1, resources.workers * resources.threads)
     each = max(1, threads // ranks)
     fitted = {}
-    with fit.session(threads=each, workers=ranks, gpus=ranks if gpu else 0):
+    with session(threads=each, workers=ranks, gpus=ranks if gpu else 0):
         # Ray's core has put its own handlers in the place of ours.
         signals.rearm()
         for name, task in wanted.items():
@@ -88,6 +89,7 @@ def _taught(card: Card, wanted: dict[str, Task]) -> list[str]:
                 workers=ranks,
                 threads=each,
                 gpu=gpu,
+                kept_bytes=int(1e9 * card.train.kept_gb),
             )
     torch.set_num_threads(threads)
     lines = []

@@ -16,9 +16,9 @@ from pipeline.card import Card, Train, TrainModel, digest8
 from pipeline.train import tasks
 from storage.lease import Lease
 from storage.whole import replace
-from training import fit
 from training.ranges import draw
 from training.search import Result, search
+from training.session import session
 from training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _tuned(card: Card, wanted: list[Trial], file: Path) -> list[Line]:
 
     resources = card.cluster.resources()
     threads = max(1, resources.workers * resources.threads // card.tune.at_once)
-    with fit.session(threads=threads, workers=card.tune.at_once):
+    with session(threads=threads, workers=card.tune.at_once):
         # Ray's core has put its own handlers in the place of ours.
         signals.rearm()
         broken = search(

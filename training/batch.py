@@ -70,12 +70,6 @@ def join(parts: Sequence[Batch]) -> Batch:
     )
 
 
-def size(batch: Batch) -> int:
-    """Bytes of a batch."""
-    values = (getattr(batch, f.name) for f in fields(batch))
-    return sum(value.nbytes for value in values if value is not None)
-
-
 def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """The batch with every array changed."""
     changed = {f.name: getattr(batch, f.name) for f in fields(batch)}

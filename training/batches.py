@@ -3,23 +3,26 @@
 Whole chunks are read in permuted order and rows are shuffled within a window of a few chunks: as
 good as a full shuffle for learning, and ten times as fast as reading rows at random. The next
 window is read while the model works on this one, so at most three are held (the last batch of
-one that is over keeps it), beside what is kept for the next epoch.
+one that is over keeps it).
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.augment import Augment
-from training.batch import Batch, each, join, size, take
+from training.batch import Batch, each, join, take
 from training.distort import distorted
 from training.frame import Frame
+from training.kept import Kept
 from training.lessons import framed, read, repeated, require_target
 from training.noise import drawn
+from training.readers import readers
 from training.source import Arrays, SpectraSource
 
 _BEFORE, _AFTER = 1, 2
@@ -64,10 +67,11 @@ class Batches:
     "One draw for all epochs, from a stream of its own: for rows that are watched."
     window: int = 4
     "Chunks that rows are mixed in."
-    memory_bytes: int = 1 << 30
-    """Chunks that are kept for the next epoch, up to so many bytes: on the frame, or as they were
-    read where something is drawn before the frame."""
-    _kept: dict[int, Batch | Arrays] = field(default_factory=dict, repr=False, compare=False)
+    kept: Kept | None = field(default=None, compare=False)
+    """Where chunks are kept for the next epoch: on the frame, or as they were read where something
+    is drawn before the frame; None reads them again."""
+    readers: int = 1
+    "Threads that read; beside a network on the same cores, one."
     _repeats: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -141,17 +145,18 @@ class Batches:
 
     def _windows(self, number: int, skip: int) -> Iterator[Batch]:
         coming: Future[Batch] | None = None
-        reader = ThreadPoolExecutor(max_workers=1)
+        ahead, pool = readers(1), readers(self.readers)
         try:
             for chunks, order in self._plan(number, skip):
-                following = reader.submit(self._window, number, chunks, order)
+                following = ahead.submit(self._window, number, chunks, order, pool)
                 if coming is not None:
                     yield coming.result()
                 coming = following
             if coming is not None:
                 yield coming.result()
         finally:
-            reader.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            ahead.shutdown(cancel_futures=True)
 
     def _plan(self, number: int, skip: int) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         """Chunks of each window, and the order of their rows, without the first `skip` rows."""
@@ -172,39 +177,56 @@ class Batches:
         )
         return range(int(begin), int(end))
 
-    def _window(self, number: int, chunks: Sequence[int], order: NDArray[np.int64]) -> Batch:
+    def _window(
+        self, number: int, chunks: Sequence[int], order: NDArray[np.int64], pool: Executor
+    ) -> Batch:
         """The rows of some chunks in an order; each goes to its place as soon as it is read."""
-        place = np.full(sum(len(self._places(chunk)) for chunk in chunks), -1)
+        counts = [len(self._places(chunk)) for chunk in chunks]
+        place = np.full(sum(counts), -1)
         place[order] = np.arange(len(order))
+        places = zip(chunks, np.split(place, np.cumsum(counts)[:-1]), strict=True)
+        wanted = {chunk: torch.from_numpy(to) for chunk, to in places if (to >= 0).any()}
         window: Batch | None = None
-        for chunk in chunks:
-            to, place = np.split(place, [len(self._places(chunk))])
-            if (to >= 0).any():
-                part = self._chunk(chunk, number)
-                window = _put(part, torch.from_numpy(to), window, len(order))
+        for part, to in zip(pool.map(self._of(number), wanted), wanted.values(), strict=True):
+            window = _put(part, to, window, len(order))
         assert window is not None
         return window
 
-    def _chunk(self, chunk: int, number: int) -> Batch:
-        """The rows of a chunk on the frame, as this epoch has them."""
+    def _of(self, number: int) -> Callable[[int], Batch]:
+        """The rows of a chunk on the frame, as an epoch has them."""
         epoch = 0 if self.fixed else number
-        given = self._kept.get(chunk) or self._read(chunk)
-        if not isinstance(given, Batch):
-            arrays = drawn(given, self.augment, self._draws(_BEFORE, epoch, chunk))
-            given = self._framed(arrays)
-        if not self.augment.after:
-            return given
-        return distorted(given, self.augment, self._draws(_AFTER, epoch, chunk))
 
-    def _read(self, chunk: int) -> Batch | Arrays:
-        """What can be kept of a chunk: all but the draws."""
+        def chunk(chunk: int) -> Batch:
+            if self.augment.before:
+                arrays = {name: value.numpy() for name, value in self._lasting(chunk).items()}
+                given = self._framed(
+                    drawn(arrays, self.augment, self._draws(_BEFORE, epoch, chunk))
+                )
+            else:
+                given = Batch(**self._lasting(chunk))
+            if not self.augment.after:
+                return given
+            return distorted(given, self.augment, self._draws(_AFTER, epoch, chunk))
+
+        return chunk
+
+    def _lasting(self, chunk: int) -> dict[str, Tensor]:
+        """What is the same in all epochs of the rows of a chunk: all but the draws."""
         places = self._places(chunk)
         which = slice(places.start, places.stop)
+        rows = self.rows[which]
+        known = self.kept.get(rows) if self.kept else None
+        if known is not None:
+            return known
         repeats = None if self._repeats is None else self._repeats[which]
-        arrays = read(self.source, self.rows[which], repeats, self.augment)
-        found = arrays if self.augment.before else self._framed(arrays)
-        if _size(found) + sum(map(_size, self._kept.values())) <= self.memory_bytes:
-            self._kept[chunk] = found
+        arrays = read(self.source, rows, repeats, self.augment)
+        if self.augment.before:
+            found = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        else:
+            batch = vars(self._framed(arrays))
+            found = {name: value for name, value in batch.items() if value is not None}
+        if self.kept:
+            self.kept.put(rows, found)
         return found
 
     def _framed(self, arrays: Arrays) -> Batch:
@@ -226,13 +248,6 @@ def _put(part: Batch, to: torch.Tensor, window: Batch | None, n: int) -> Batch:
         if values is not None:
             getattr(window, name).index_copy_(0, to, values)
     return window
-
-
-def _size(held: Batch | Arrays) -> int:
-    """Bytes."""
-    if isinstance(held, Batch):
-        return size(held)
-    return sum(values.nbytes for values in held.values())
 
 
 def _random(*key: int) -> np.random.Generator:

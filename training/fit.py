@@ -6,12 +6,10 @@ worker that was killed is started again by the driver. Both go on at the last st
 
 import logging
 import os
-import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,11 @@ import torch
 from torch import nn
 
 from training import curves, progress
+from training.kept import FOLDER, Kept, room
 from training.loop import loop, over
 from training.model import Denoiser
 from training.recipe import Fit
+from training.session import session
 from training.state import Record, State, load, save
 from training.task import Task
 
@@ -34,20 +34,6 @@ FAILURES = 3
 "Workers that may be lost in a run, beside those of machines that were taken away."
 SAVING = 10
 "How much longer than a state takes to be saved it must have been trained, where an epoch is over."
-ROOT = Path(__file__).resolve().parents[1]
-"The folder that the packages are in: workers import from it, wherever they run."
-
-RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray would let everything else on the machine go first.
-    "RAY_worker_niceness": "0",
-    # A report() waits for the next look at the workers, two seconds away by default.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.02",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Ray listens on every interface of the machine, so it keeps its token; ours lives in this
-    # process and its children only, and leaves no file in the user's home.
-    "RAY_AUTH_MODE": "token",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,35 +57,6 @@ class Trained:
         return min(self.history, key=lambda record: record["val"])
 
 
-@contextmanager
-def session(threads: int = 1, workers: int = 1, gpus: int = 0) -> Iterator[None]:
-    """One Ray for everything inside; nothing of it is left afterwards. Inside another: that one.
-
-    RAY_ADDRESS, when set, names a cluster that is joined instead of started.
-    """
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    own: dict[str, Any] = {"num_cpus": workers * threads, "num_gpus": gpus}
-    own["include_dashboard"] = False
-    ray.init(
-        **({} if "RAY_ADDRESS" in os.environ else own),
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def train(
     task: Task,
     run_dir: Path,
@@ -108,6 +65,7 @@ def train(
     workers: int = 1,
     threads: int = 0,
     gpu: bool = False,
+    kept_bytes: int = 32 << 30,
 ) -> Trained:
     """Teach a model; continues where an earlier call with the same task was stopped.
 
@@ -121,6 +79,8 @@ def train(
         Ray workers, and threads of each; 0 is the card's, or its share of the cores.
     gpu : bool
         Whether each worker has a GPU.
+    kept_bytes : int
+        What spectra on the frame may take in the folder meanwhile, for epochs after the first.
 
     Raises
     ------
@@ -140,22 +100,29 @@ def train(
     threads = threads or task.card.fit.threads or max(1, (os.cpu_count() or 1) // workers)
     (folder / DIVERGED).unlink(missing_ok=True)
     own = session(threads=threads, workers=workers, gpus=workers if gpu else 0)
-    with own, progress.shown(folder, task.card.fit.epochs):
-        state = _run(task, folder, workers, threads, gpu)
+    with own, room(folder), progress.shown(folder, task.card.fit.epochs):
+        state = _run(task, folder, workers, threads, gpu, kept_bytes)
     curves.write(state.history, folder / curves.LINES)
     curves.draw(state.history, folder / curves.PICTURE, folder.name)
     model.load_state_dict(state.best)
     return Trained(model=model, history=state.history, folder=folder, precision=state.precision)
 
 
-def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool) -> State:
+def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool, kept_bytes: int) -> State:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"task": task, "folder": str(folder), "threads": threads},
+        train_loop_config={
+            "task": task,
+            "folder": str(folder),
+            "threads": threads,
+            # Beside a network on the same cores, more readers are no faster.
+            "readers": threads if gpu else 1,
+            "kept_bytes": kept_bytes // workers,
+        },
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": threads}
         ),
@@ -197,11 +164,15 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     task, folder = config["task"], Path(config["folder"])
+    reading = {
+        "readers": config["readers"],
+        "kept": Kept(folder=folder / FOLDER, limit=config["kept_bytes"]),
+    }
     try:
         loop(
             task.card.build(task.frame.grid),
-            task.batches("train", rank, world),
-            task.batches("val", rank, world) if len(task.val) else None,
+            task.batches("train", rank, world, **reading),
+            task.batches("val", rank, world, **reading) if len(task.val) else None,
             task.card.fit,
             state=_before(task, folder, rank),
             report=Keeper(task.card.fit, rank, folder),
@@ -285,8 +256,3 @@ class Keeper:
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(temporary))
         self.kept = time.monotonic()
         self.cost = self.kept - began
-
-
-def _python_path() -> str:
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join([str(ROOT), *(other for other in others if other)])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training import fit
+from training.session import session
 from training.state import Record
 from training.task import Task
 
@@ -75,7 +76,7 @@ def search(
         # Of a driver that was killed.
         shutil.rmtree(left)
     with (
-        fit.session(threads=threads, workers=at_once),
+        session(threads=threads, workers=at_once),
         tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch,
     ):
         return _run(tasks, folder, scratch, note, threads, at_once)

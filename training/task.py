@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,12 @@ class Task:
             found.update(np.asarray(rows, dtype="<i8").tobytes() + b"|")
         return found.hexdigest()[:8]
 
-    def batches(self, which: Literal["train", "val"], rank: int = 0, world: int = 1) -> Batches:
+    def batches(
+        self, which: Literal["train", "val"], rank: int = 0, world: int = 1, **reading: Any
+    ) -> Batches:
         """The rows of one side, one rank's share of them.
+
+        `reading` are the fields of `Batches` that change no batch: kept, readers.
 
         Raises
         ------
@@ -89,4 +93,5 @@ class Task:
             drop_last=which == "train" and model.fit == "gradient" and world > 1,
             shuffle=which == "train",
             fixed=which == "val",
+            **reading,
         )

@@ -20,6 +20,7 @@ from tests.pipeline.scene import SPECTRA, card_of, ingested
 from training import checkpoint, fit, registry
 from training.frame import Frame
 from training.frames import FRAMES, named
+from training.session import session
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +123,7 @@ def test_a_sample_beyond_a_frame_is_refused_before_anything_is_taught(
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
-    with fit.session(threads=2):
+    with session(threads=2):
         yield
 
 

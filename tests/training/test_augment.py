@@ -204,7 +204,6 @@ def test_draws_depend_on_seed_epoch_and_chunk_alone() -> None:
     by_rank = [whole(replace(given, rank=rank, world=3), 3) for rank in range(3)]
     alone = {tuple(x.tolist()) for x in whole(given, 3).x}
     assert {tuple(x.tolist()) for batch in by_rank for x in batch.x} == alone
-    assert same(whole(replace(given, memory_bytes=0, _kept={}), 3), whole(given, 3))
     watched = replace(given, fixed=True)
     assert same(whole(watched, 0), whole(watched, 5))
     assert not same(whole(watched, 0), whole(given, 0))

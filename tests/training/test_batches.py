@@ -3,6 +3,7 @@
 import gc
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from storage.store import Survey
 from storage.writer import writing
 from training.batches import Batches
 from training.frame import Frame
+from training.readers import readers
 from training.source import ArraySource, StoreSource
 
 GRID = Grid(kind="linear", start=4000, step=2, size=100)
@@ -83,14 +85,30 @@ def test_ranks_that_wait_for_each_other_have_equally_many_batches() -> None:
         assert set(sizes[0]) == {16}
 
 
-def test_whole_chunks_are_read_and_kept_for_the_next_epoch() -> None:
+def test_whole_chunks_are_read() -> None:
     given = batches()
     rows(given, 0), rows(given, 1)
-    assert given.source.reads == Counter({(i, i + 10): 1 for i in range(0, 100, 10)})
-    forgetful = batches(memory_bytes=0)
-    rows(forgetful, 0), rows(forgetful, 1)
-    assert set(forgetful.source.reads.values()) == {2}
-    assert rows(forgetful, 3) == rows(given, 3)
+    assert given.source.reads == Counter({(i, i + 10): 2 for i in range(0, 100, 10)})
+
+
+def test_more_readers_change_nothing() -> None:
+    one, four = batches(), batches(readers=4)
+    for a, b in zip(one.epoch(1), four.epoch(1), strict=True):
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.scale, b.scale)
+
+
+def test_a_reader_has_one_core_and_leaves_those_of_others_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with readers(2) as pool:
+            assert [pool.submit(torch.get_num_threads).result() for _ in range(8)] == [1] * 8
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as new:
+            assert new.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_batch_is_what_the_frame_makes_of_the_rows() -> None:
@@ -139,10 +157,10 @@ def test_an_epoch_goes_on_at_any_batch(world: int, shuffle: bool) -> None:
 
 
 def test_chunks_that_only_earlier_batches_need_are_not_read() -> None:
-    given = batches(memory_bytes=0)
+    given = batches()
     # Windows of 4 chunks of 10 rows: batch 5 begins at row 80, in the third.
     assert len(rows(given, 0)[80:]) == sum(len(batch.x) for batch in given.epoch(0, 5))
-    once = batches(memory_bytes=0)
+    once = batches()
     rest = [round(float(s)) - 1 for batch in once.epoch(0, 5) for s in batch.scale]
     assert rest == rows(given, 0)[80:]
     assert {first // 10 for first, _ in once.source.reads} == {row // 10 for row in rest}
@@ -163,7 +181,7 @@ def held() -> float:
 
 
 def test_a_few_chunks_are_in_memory_and_never_the_survey() -> None:
-    given = batches(2000, memory_bytes=0, window=2, batch_size=5)
+    given = batches(2000, window=2, batch_size=5)
     before, most, ahead, seen = held(), 0.0, 0, 0
     for number, batch in enumerate(given.epoch(0)):
         seen += len(batch.x)
@@ -174,14 +192,10 @@ def test_a_few_chunks_are_in_memory_and_never_the_survey() -> None:
     assert 2 <= most <= 7
     # What is read ahead is the window after the one that is given.
     assert ahead <= 4 * 10
-    chunk = 2 * 10 * FRAME.grid.size * 4
-    kept = batches(2000, memory_bytes=50 * chunk, window=2)
-    rows(kept, 0)
-    assert 45 <= len(kept._kept) <= 50
 
 
 def test_the_next_window_is_read_before_it_is_asked_for() -> None:
-    given = batches(memory_bytes=0, window=2)
+    given = batches(window=2)
     running = given.epoch(0)
     next(running)
     for _ in range(1000):

@@ -11,10 +11,11 @@ import torch
 from storage.names import shelf
 from tests.training.course import learn, longer, task
 from training import curves
-from training.fit import Keeper, session, train
+from training.fit import Keeper, train
 from training.frames import named
 from training.model import Denoiser
 from training.recipe import Fit, ModelCard
+from training.session import session
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = sorted((ROOT / "deploy/cards/models").glob("*.toml"))
@@ -110,7 +111,7 @@ def test_a_run_tells_how_it_went(tmp_path: Path) -> None:
     assert done.precision == {"asked": "bfloat16", "taken": "bfloat16"}
     names = {path.name for path in done.folder.iterdir() if not path.name.startswith("checkpoint_")}
     assert names >= {"curves.jsonl", "curves.png"}
-    assert not names & {"progress.json", "diverged.txt"}
+    assert not names & {"progress.json", "diverged.txt", "kept"}
 
 
 def test_fit_refuses_unknown_keys() -> None:

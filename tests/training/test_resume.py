@@ -22,8 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.training.course import DRAWS, assert_alike, assert_same, learn, longer, task
 from training import curves
 from training import state as states
-from training.fit import session, train
+from training.fit import train
 from training.ranks import world
+from training.session import session
 from training.state import State
 from training.task import Task
 
@@ -216,7 +217,8 @@ def test_a_killed_worker_is_replaced_and_changes_no_bit(tmp_path: Path, workers:
 DRIVER = """
 from pathlib import Path
 from tests.training.test_resume import many_batches
-from training.fit import session, train
+from training.fit import train
+from training.session import session
 with session(threads=1, workers={workers}):
     done = train(many_batches({workers}), Path("runs"), "draws", workers={workers}, threads=1)
 print(done.folder.name, len(done.history))
