@@ -68,7 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     def make(dies: int = 99) -> Fake:
         made = Fake(dies)
         monkeypatch.setattr(tuning, "search", made)
-        monkeypatch.setattr(tuning.fit, "session", lambda **_: nullcontext())
+        monkeypatch.setattr(tuning, "session", lambda **_: nullcontext())
         monkeypatch.setattr(tuning.signals, "rearm", lambda: None)
         return made
 
