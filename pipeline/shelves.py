@@ -64,10 +64,11 @@ def _models() -> Table:
 
 
 def trained(card: Card) -> Table:
-    """The models in the folder of a card's checkpoints, and what they are worth."""
+    """The models in the folder of a card's checkpoints, how they were made, and their worth."""
     from training import checkpoint, registry
 
-    table = Table("model", "checkpoint", "frame", "parameters", "trained on", "epochs", "verdict")
+    heads = ("model", "checkpoint", "frame", "parameters", "trained on", "epochs", "when")
+    table = Table(*heads, "verdict")
     folder = Path(card.checkpoints)
     for alias, name in sorted(registry.aliases(folder).items()):
         found = checkpoint.load(folder / name)
@@ -75,7 +76,8 @@ def trained(card: Card) -> Table:
         size = f"{found.model.parameters_count():,}"
         taught = str(about.get("rows", {}).get("train", "unknown"))
         epochs, judged = str(about.get("epochs", "unknown")), _judged(found.verdict)
-        table.add_row(alias, found.label, found.frame.name, size, taught, epochs, judged)
+        when = found.origin.words if found.origin else "unknown"
+        table.add_row(alias, found.label, found.frame.name, size, taught, epochs, when, judged)
     return table
 
 

@@ -25,20 +25,18 @@ from pipeline.stage import (
 from storage.provenance import code_version
 from storage.schema import Split
 from storage.store import Survey, exists
-from training import checkpoint, fit, registry
+from training import checkpoint, fit, origin, registry
 from training.footprint import Footprint
 from training.frame import Frame
 from training.frames import named
 from training.recipe import ModelCard
-from training.session import session
+from training.session import require_gpus, session
 from training.source import StoreSource
-from training.task import Task
+from training.task import VERSION, Task
 from training.verdict import Verdict, deciding
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-"Raised when the same spectra and card teach something else: models are stale then."
 # Of what is known of the rounding: the shifts of every band would be a long list.
 _PRECISION = ("asked", "taken", "worst")
 
@@ -57,7 +55,7 @@ def train(card: Card) -> str:
     ------
     ValueError
         When the survey is not ingested whole, the sample is empty or hardly lies on a model's
-        frame, or a model card is wrong.
+        frame, a model card is wrong, or there are fewer GPUs than workers.
     RuntimeError
         When training failed.
     """
@@ -68,12 +66,13 @@ def train(card: Card) -> str:
 
 def _taught(card: Card, wanted: dict[str, Task]) -> list[str]:
     """Fit and judge models; gives a line for each."""
-    # All learn from the same rows. What hardly lies on a frame is refused here, not hours later.
-    on_frame = {task.frame: task for task in wanted.values()}
-    learnt = {frame: _footprint(card, task) for frame, task in on_frame.items()}
     resources = card.cluster.resources()
     assert card.train is not None
     ranks, gpu = card.train.workers, resources.gpus > 0
+    require_gpus(ranks if gpu else 0)
+    # All learn from the same rows. What hardly lies on a frame is refused here, not hours later.
+    on_frame = {task.frame: task for task in wanted.values()}
+    learnt = {frame: _footprint(card, task) for frame, task in on_frame.items()}
     threads = max(1, resources.workers * resources.threads)
     each = max(1, threads // ranks)
     fitted = {}
@@ -112,6 +111,8 @@ def _judged(
     about = _card(card, task, done, _proven(learnt, verdict))
     path = checkpoint.save(folder, name, done.model, about)
     checkpoint.write_verdict(path, verdict.model_dump(mode="json"))
+    if done.origin is not None:
+        origin.write(path, done.origin.model_copy(update={"snapshot": _snapshot(task)}))
     registry.set_alias(folder, name, path)
     return f"  {path.name}: {'passes' if verdict.passed else 'fails'}, {verdict.reason}"
 
@@ -232,7 +233,8 @@ def _rows(card: Card, task: Task) -> str:
 
 
 def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> checkpoint.Card:
-    # Neither times nor snapshot ids: the same data and card give the same digest anywhere.
+    # Neither times nor snapshot ids, which are in its origin: the same data and card give the same
+    # digest anywhere.
     return checkpoint.Card(
         model=task.card.model,
         options=task.card.options,
@@ -250,29 +252,20 @@ def _card(card: Card, task: Task, done: fit.Trained, footprint: Footprint) -> ch
             "seed": card.run.seed,
             "verdict_mock": mock(card.verdict.mock)[1],
             "epochs": len(done.history),
-            "metrics": _metrics(done),
+            "metrics": done.metrics,
             "precision": {k: v for k, v in done.precision.items() if k in _PRECISION},
         },
-        code=code_version(),
+        code=", ".join(done.origin.code) if done.origin else code_version(),
     )
 
 
-def _metrics(done: fit.Trained) -> dict[str, float]:
-    """How the training ended, but for times; a model that learns nothing has no losses."""
-    if not done.history:
-        return {}
-    last = done.history[-1]
-    return {
-        "best_epoch": int(done.kept["epoch"]),
-        "best_val": done.kept["val"],
-        "train": last["train"],
-        "val": last["val"],
-    }
+def _snapshot(task: Task) -> str:
+    return task.source.identity.rpartition("@")[2]
 
 
 def _footprint(card: Card, task: Task) -> Footprint:
     """Where the training rows are."""
-    survey = Survey.open(card.store, snapshot=task.source.identity.rpartition("@")[2])
+    survey = Survey.open(card.store, snapshot=_snapshot(task))
     group = f"spectra/{config_of(card)}"
     mapper = task.frame.on(grid_of(survey, group))
     missing, columns = [], []

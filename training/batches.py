@@ -1,7 +1,8 @@
 """Batches: the rows of a survey as shuffled batches on a frame, the same ones for the same seed.
 
 Whole chunks are read in permuted order and rows are shuffled within a window of a few chunks: as
-good as a full shuffle for learning, and ten times as fast as reading rows at random. The next
+good as a full shuffle for learning, and ten times as fast as reading rows at random. Ranks share
+the order of an epoch row by row, so each has as many whatever the chunks hold. The next
 window is read while the model works on this one, so at most three are held (the last batch of
 one that is over keeps it).
 """
@@ -24,6 +25,9 @@ from training.lessons import framed, read, repeated, require_target
 from training.noise import drawn
 from training.readers import readers
 from training.source import Arrays, SpectraSource
+
+Part = tuple[int, slice]
+"A chunk, and which of its rows."
 
 _BEFORE, _AFTER = 1, 2
 "Streams of draws before and after the frame."
@@ -56,9 +60,9 @@ class Batches:
     seed: int = 0
     "Of the order, and of what is drawn."
     rank: int = 0
-    "Which share of the chunks is this one's."
+    "Which share of the rows is this one's."
     world: int = 1
-    "Into how many shares they go."
+    "Into how many shares they go: equal ones, but for one row."
     drop_last: bool = False
     "Leave out the incomplete batch; every rank then gives equally many."
     shuffle: bool = True
@@ -83,16 +87,19 @@ class Batches:
             rows, repeats = repeated(self.rows, self.source.objects())
             object.__setattr__(self, "rows", rows)
             object.__setattr__(self, "_repeats", repeats)
-        if not min(self._shares(0)) // (self.batch_size if self.drop_last else 1):
+        if not self.rows.size // self.world // (self.batch_size if self.drop_last else 1):
             raise ValueError(
-                f"batches: {self.rows.size} rows in {self._chunks().size} chunks do not fill a "
-                f"batch of {self.batch_size} for each of {self.world} ranks; use a smaller batch "
-                "or fewer workers"
+                f"batches: {self.rows.size} rows do not fill a batch of {self.batch_size} for each "
+                f"of {self.world} ranks; use a smaller batch or fewer workers"
             )
 
     def __len__(self) -> int:
-        """Batches an epoch, at the least: shares differ a little from epoch to epoch."""
-        return self._count(0)
+        """Batches of every epoch."""
+        if self.drop_last:
+            # Ranks that wait for each other at every batch must have equally many.
+            return self.rows.size // self.world // self.batch_size
+        begin, end = self._share()
+        return -(-(end - begin) // self.batch_size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from the first one that is wanted.
@@ -101,29 +108,25 @@ class Batches:
         are not read.
         """
         # The range ends before a batch is asked for that nobody wants.
-        wanted = range(first, self._count(number))
+        wanted = range(first, len(self))
         for _, batch in zip(wanted, self._sliced(number, first), strict=False):
             yield batch
 
-    def _chunks(self) -> NDArray[np.int64]:
-        return np.unique(self.rows // self.source.chunk)
+    def _share(self) -> tuple[int, int]:
+        """Where this rank's rows begin and end in the order of an epoch."""
+        begin, end = (self.rows.size * rank // self.world for rank in (self.rank, self.rank + 1))
+        return begin, end
 
-    def _order(self, number: int) -> NDArray[np.int64]:
-        chunks = self._chunks()
-        return _random(self.seed, number).permutation(chunks) if self.shuffle else chunks
-
-    def _count(self, number: int) -> int:
-        shares = self._shares(number)
-        if self.drop_last:
-            # Ranks that wait for each other at every batch must have equally many.
-            return min(shares) // self.batch_size
-        return -(-shares[self.rank] // self.batch_size)
-
-    def _shares(self, number: int) -> list[int]:
-        """Rows of each rank."""
+    def _parts(self, number: int) -> list[Part]:
+        """This rank's rows of an epoch; where shares meet, two ranks have parts of one chunk."""
         chunks, counts = np.unique(self.rows // self.source.chunk, return_counts=True)
-        counted = counts[np.searchsorted(chunks, self._order(number))]
-        return [int(counted[rank :: self.world].sum()) for rank in range(self.world)]
+        if self.shuffle:
+            order = _random(self.seed, number).permutation(len(chunks))
+            chunks, counts = chunks[order], counts[order]
+        begins = np.cumsum(counts) - counts
+        low, high = (np.clip(end - begins, 0, counts).tolist() for end in self._share())
+        mine = zip(chunks.tolist(), low, high, strict=True)
+        return [(chunk, slice(first, last)) for chunk, first, last in mine if first < last]
 
     def _sliced(self, number: int, first: int) -> Iterator[Batch]:
         left: Batch | None = None
@@ -147,8 +150,8 @@ class Batches:
         coming: Future[Batch] | None = None
         ahead, pool = readers(1), readers(self.readers)
         try:
-            for chunks, order in self._plan(number, skip):
-                following = ahead.submit(self._window, number, chunks, order, pool)
+            for parts, order in self._plan(number, skip):
+                following = ahead.submit(self._window, number, parts, order, pool)
                 if coming is not None:
                     yield coming.result()
                 coming = following
@@ -158,16 +161,16 @@ class Batches:
             pool.shutdown(wait=False, cancel_futures=True)
             ahead.shutdown(cancel_futures=True)
 
-    def _plan(self, number: int, skip: int) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        """Chunks of each window, and the order of their rows, without the first `skip` rows."""
-        mine = self._order(number)[self.rank :: self.world]
+    def _plan(self, number: int, skip: int) -> Iterator[tuple[list[Part], NDArray[np.int64]]]:
+        """Parts of each window, and the order of their rows, without the first `skip` rows."""
+        mine = self._parts(number)
         random = _random(self.seed, number, self.rank)
         for first in range(0, len(mine), self.window):
-            chunks = mine[first : first + self.window].tolist()
-            n = sum(len(self._places(chunk)) for chunk in chunks)
+            parts = mine[first : first + self.window]
+            n = sum(rows.stop - rows.start for _, rows in parts)
             order = random.permutation(n) if self.shuffle else np.arange(n)
             if skip < n:
-                yield chunks, order[skip:]
+                yield parts, order[skip:]
             skip = max(skip - n, 0)
 
     def _places(self, chunk: int) -> range:
@@ -178,17 +181,23 @@ class Batches:
         return range(int(begin), int(end))
 
     def _window(
-        self, number: int, chunks: Sequence[int], order: NDArray[np.int64], pool: Executor
+        self, number: int, parts: Sequence[Part], order: NDArray[np.int64], pool: Executor
     ) -> Batch:
-        """The rows of some chunks in an order; each goes to its place as soon as it is read."""
-        counts = [len(self._places(chunk)) for chunk in chunks]
-        place = np.full(sum(counts), -1)
+        """The rows of some parts in an order; each goes to its place as soon as it is read."""
+        ends = np.cumsum([rows.stop - rows.start for _, rows in parts])
+        place = np.full(ends[-1], -1)
         place[order] = np.arange(len(order))
-        places = zip(chunks, np.split(place, np.cumsum(counts)[:-1]), strict=True)
-        wanted = {chunk: torch.from_numpy(to) for chunk, to in places if (to >= 0).any()}
+        wanted = {}
+        for (chunk, rows), to in zip(parts, np.split(place, ends[:-1]), strict=True):
+            # A chunk is read whole, and what is drawn for it is drawn for all of its rows.
+            of_all = np.full(len(self._places(chunk)), -1)
+            of_all[rows] = to
+            if (of_all >= 0).any():
+                wanted[chunk] = torch.from_numpy(of_all)
         window: Batch | None = None
-        for part, to in zip(pool.map(self._of(number), wanted), wanted.values(), strict=True):
-            window = _put(part, to, window, len(order))
+        found = pool.map(self._of(number), wanted)
+        for part, where in zip(found, wanted.values(), strict=True):
+            window = _put(part, where, window, len(order))
         assert window is not None
         return window
 

@@ -4,6 +4,7 @@
     card.json           architecture, frame, footprint, how it was trained
     verdict.json        what it is worth; added later, so outside the digest
     errors.json         what errors its indices have (`training.calibrated`); outside it, too
+    origin.json         when, where and by what it was taught (`training.origin`); outside it, too
 
 The digest is blake2b over the bytes of the first two files, one after the other.
 """
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from storage import schema
 from storage.grid import Grid
 from storage.whole import replace
-from training import calibrated
+from training import calibrated, origin
 from training.apply import ROWS, Precision, apply
 from training.batch import Batch
 from training.calibrated import Calibrated
@@ -35,6 +36,7 @@ from training.device import device_of, download
 from training.footprint import Footprint
 from training.frame import Frame
 from training.model import Denoiser, Output
+from training.origin import Origin
 from training.recipe import ModelCard
 
 MODEL, CARD, VERDICT = "model.safetensors", "card.json", "verdict.json"
@@ -54,9 +56,9 @@ class Card(BaseModel):
     footprint: Footprint | None = None
     "Where it applies; None: not known."
     training: dict[str, Any] = Field(default_factory=dict)
-    "Split salt, snapshot id, seed, epochs, metrics."
+    "Recipe, rows, split, seed, epochs, metrics: what is the same wherever it is trained."
     code: str = ""
-    "Version of the code that trained it."
+    "Version of the code that trained it; of all that did, where a newer one went on."
 
 
 class Flag(IntFlag):
@@ -115,6 +117,11 @@ class Checkpoint:
     def errors(self) -> Calibrated | None:
         """The table of what errors its indices have, as it is now; None where there is none."""
         return calibrated.read(self.path)
+
+    @property
+    def origin(self) -> Origin | None:
+        """When, where and by what it was taught; None where nobody wrote it down."""
+        return origin.read(self.path)
 
     @property
     def device(self) -> torch.device:

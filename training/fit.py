@@ -7,8 +7,6 @@ worker that was killed is started again by the driver. Both go on at the last st
 import logging
 import os
 import shutil
-import tempfile
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from training import curves, progress
+from training import curves, origin, progress
+from training.keeper import Keeper
 from training.kept import FOLDER, Kept, room
 from training.loop import loop, over
 from training.model import Denoiser
-from training.recipe import Fit
-from training.session import session
-from training.state import Record, State, load, save
+from training.origin import Origin
+from training.session import require_gpus, session
+from training.state import Record, State, load
 from training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -32,8 +31,6 @@ DIVERGED = "diverged.txt"
 "Why a run is not worth trying again."
 FAILURES = 3
 "Workers that may be lost in a run, beside those of machines that were taken away."
-SAVING = 10
-"How much longer than a state takes to be saved it must have been trained, where an epoch is over."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +45,8 @@ class Trained:
     "Of the run: curves.jsonl, curves.png, and the last state."
     precision: dict[str, Any] = field(default_factory=dict)
     "How products were rounded at the end, and what that moves: `training.rounding.look`."
+    origin: Origin | None = None
+    "When, where and by what it was taught; None where the run does not say."
 
     @property
     def kept(self) -> Record:
@@ -55,6 +54,19 @@ class Trained:
         if self.model.fit != "gradient":
             return self.history[-1]
         return min(self.history, key=lambda record: record["val"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """How the training ended, but for times; a model that learns nothing has no losses."""
+        if not self.history:
+            return {}
+        last = self.history[-1]
+        return {
+            "best_epoch": int(self.kept["epoch"]),
+            "best_val": self.kept["val"],
+            "train": last["train"],
+            "val": last["val"],
+        }
 
 
 def train(
@@ -69,12 +81,14 @@ def train(
 ) -> Trained:
     """Teach a model; continues where an earlier call with the same task was stopped.
 
+    A network that other than so many workers began is taught anew: it would learn otherwise.
+
     Parameters
     ----------
     task : Task
         What to learn, from which rows.
     run_dir : Path
-        Where runs are; this one's folder is <name>-<digest8 of the task>. Seen by all workers.
+        Where runs are; this one's folder is <name>-<`task.named(workers)`>. Seen by all workers.
     workers, threads : int
         Ray workers, and threads of each; 0 is the card's, or its share of the cores.
     gpu : bool
@@ -85,27 +99,59 @@ def train(
     Raises
     ------
     ValueError
-        When the card, or the number of rows, is no good: before anything is started.
+        When the card, or the number of rows or GPUs, is no good: before anything is started.
     RuntimeError
         When training failed; the worker's own error is its cause.
     """
     model = task.card.build(task.frame.grid).eval()
-    folder = Path(run_dir).resolve() / f"{name}-{task.digest8}"
+    folder = Path(run_dir).resolve() / f"{name}-{task.named(workers)}"
     folder.mkdir(parents=True, exist_ok=True)
     if model.fit == "none":
-        return Trained(model=model, history=[], folder=folder)
+        found = origin.here(task.digest8, 1, torch.get_num_threads(), torch.device("cpu"))
+        return Trained(model=model, history=[], folder=folder, origin=found)
+    require_gpus(workers if gpu else 0)
     task.batches("train", world=workers)
     if len(task.val):
         task.batches("val", world=workers)
     threads = threads or task.card.fit.threads or max(1, (os.cpu_count() or 1) // workers)
     (folder / DIVERGED).unlink(missing_ok=True)
+    _say_of_others(task, folder, name, workers)
     own = session(threads=threads, workers=workers, gpus=workers if gpu else 0)
     with own, room(folder), progress.shown(folder, task.card.fit.epochs):
         state = _run(task, folder, workers, threads, gpu, kept_bytes)
     curves.write(state.history, folder / curves.LINES)
     curves.draw(state.history, folder / curves.PICTURE, folder.name)
     model.load_state_dict(state.best)
-    return Trained(model=model, history=state.history, folder=folder, precision=state.precision)
+    return Trained(
+        model=model,
+        history=state.history,
+        folder=folder,
+        precision=state.precision,
+        origin=_origin(folder, state),
+    )
+
+
+def _say_of_others(task: Task, folder: Path, name: str, workers: int) -> None:
+    """Warn of a run by another number of workers that a new one does not go on with."""
+    if origin.read(folder):
+        return
+    for other in sorted(folder.parent.glob(f"{name}-????????")):
+        said = origin.read(other)
+        if said and said.task == task.digest8 and other != folder:
+            logger.warning(
+                "%s was begun with workers = %d; with %d, and batch_size of each, a network learns "
+                "otherwise: %s begins anew",
+                other.name,
+                said.workers,
+                workers,
+                folder.name,
+            )
+
+
+def _origin(folder: Path, state: State) -> Origin | None:
+    said = origin.read(folder)
+    seconds = sum(record["seconds"] for record in state.history)
+    return said.model_copy(update={"seconds": seconds}) if said else None
 
 
 def _run(task: Task, folder: Path, workers: int, threads: int, gpu: bool, kept_bytes: int) -> State:
@@ -168,13 +214,17 @@ def _worker(config: dict[str, Any]) -> None:
         "readers": config["readers"],
         "kept": Kept(folder=folder / FOLDER, limit=config["kept_bytes"]),
     }
+    before = _before(task, folder, rank)
+    if not rank and (before is None or not over(before, task.card.fit)):
+        found = origin.here(task.digest8, world, config["threads"], get_device())
+        origin.note(folder, found, goes_on=before is not None)
     try:
         loop(
             task.card.build(task.frame.grid),
             task.batches("train", rank, world, **reading),
             task.batches("val", rank, world, **reading) if len(task.val) else None,
             task.card.fit,
-            state=_before(task, folder, rank),
+            state=before,
             report=Keeper(task.card.fit, rank, folder),
             tell=(lambda step: None) if rank else progress.Pulse(folder / progress.NOW),
             wrap=_averaged if world > 1 else lambda module: module,
@@ -211,48 +261,3 @@ def _averaged(module: nn.Module) -> nn.Module:
         module, parallel_strategy_kwargs={"find_unused_parameters": True}
     )
     return wrapped
-
-
-@dataclass
-class Keeper:
-    """Hands states to Ray, which keeps the last; all ranks meet here."""
-
-    fit: Fit
-    rank: int
-    folder: Path
-    "Of the run."
-    cost: float = 0.0
-    "What the last one took, s."
-    kept: float = field(default_factory=time.monotonic)
-    "When that was."
-
-    def __call__(self, state: State) -> None:
-        """An epoch is over, or a state is due within one."""
-        import ray.train
-
-        at = dict(zip(("epoch", "batch"), state.position, strict=True))
-        metrics = (dict(state.history[-1]) if state.history else {}) | at
-        if not self.rank and not state.step:
-            curves.write(state.history, self.folder / curves.LINES)
-        if self.rank or not self._is_worth_it(state):
-            ray.train.report(metrics)
-        else:
-            self._keep(state, metrics)
-
-    def _is_worth_it(self, state: State) -> bool:
-        if state.step or over(state, self.fit):
-            return True
-        # On a GPU an epoch may take less than writing the moments of 40 million numbers.
-        return time.monotonic() - self.kept >= SAVING * self.cost
-
-    def _keep(self, state: State, metrics: Record) -> None:
-        import ray.train
-        from ray.train import Checkpoint
-
-        began = time.monotonic()
-        # Beside the run, so that keeping it is a rename away and /tmp need not hold it.
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".state-") as temporary:
-            save(state, Path(temporary))
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(temporary))
-        self.kept = time.monotonic()
-        self.cost = self.kept - began

@@ -6,7 +6,7 @@ files are mapped, so that the system holds as many in memory as nobody else has 
 
 import hashlib
 import logging
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,7 +62,8 @@ class Kept:
         if self.written + size > self.limit:
             return
         path = self._path(rows)
-        part = path.with_suffix(f".{os.getpid()}")
+        # Where their shares meet, two ranks may be at the same chunk.
+        part = path.with_suffix(f".{secrets.token_hex(8)}")
         try:
             self.folder.mkdir(exist_ok=True)
             if shutil.disk_usage(self.folder).free < self.written + 2 * size:

@@ -19,6 +19,7 @@ from training.schedule import Schedule
 from training.state import State, Tensors
 
 Wrap = Callable[[nn.Module], nn.Module]
+_Some = tuple[Tensor, ...] | list[Tensor]
 MODEL = "model/"
 "What the names of a model's own sums begin with."
 MEAN = "mean/"
@@ -174,7 +175,16 @@ def _mean(model: Denoiser, kept: float) -> AveragedModel | None:
     """The running mean of a model's weights and buffers, as yet of none."""
     if not kept:
         return None
-    step = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    averaged = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]  # torch leaves it so
+
+    def step(mean: _Some, now: _Some, count: Tensor | int) -> None:
+        """Tensors of one type."""
+        if mean[0].is_floating_point():
+            averaged(mean, now, count)
+        else:
+            # Of places and counts there is no mean.
+            torch._foreach_copy_(mean, now)
+
     return AveragedModel(model, multi_avg_fn=step, use_buffers=True)
 
 
@@ -189,7 +199,8 @@ def add(total: Tensors, found: Tensors) -> None:
 
 def spectra(batch: Batch) -> Tensor:
     """How many, for a mean over batches and ranks."""
-    return torch.tensor(len(batch.x), dtype=torch.float64, device=batch.x.device)
+    # Not torch.tensor: a GPU would be waited for.
+    return torch.full((), len(batch.x), dtype=torch.float64, device=batch.x.device)
 
 
 def _ratio(total: Tensors) -> float:

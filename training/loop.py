@@ -134,7 +134,7 @@ class _Run:
     tell: Tell
     device: torch.device
     batches: int
-    "Of an epoch, about."
+    "Of an epoch, for this rank."
     saved: float = field(default_factory=time.monotonic)
 
     def epoch(self, state: State) -> State:

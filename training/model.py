@@ -63,5 +63,7 @@ class Denoiser(nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} has no decoder for draws")
 
     def parameters_count(self) -> int:
-        """Learnt numbers."""
-        return sum(p.numel() for p in self.state_dict().values() if torch.is_floating_point(p))
+        """Learnt numbers: by gradient the weights, by sums all of the state."""
+        # Beside its weights a network may keep the mean of what it has seen.
+        learnt = self.parameters() if self.fit == "gradient" else self.state_dict().values()
+        return sum(value.numel() for value in learnt if torch.is_floating_point(value))

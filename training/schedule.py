@@ -49,7 +49,7 @@ class Schedule:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimiser.step()
         cycle = self.follow
-        # Of several ranks' shares, one epoch's may hold a batch more than another's.
+        # The last batch is followed by no step.
         if isinstance(cycle, OneCycleLR) and cycle.last_epoch < cycle.total_steps - 1:
             cycle.step()
 
@@ -71,7 +71,20 @@ class Schedule:
         return tensors, {"groups": found["param_groups"], "follow": numbers, "over": self.over}
 
     def restore(self, tensors: dict[str, torch.Tensor], numbers: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was taken.
+
+        Raises
+        ------
+        ValueError
+            When it was taken of a cycle of another length: it would break off, or never come down.
+        """
+        if isinstance(self.follow, OneCycleLR):
+            asked, begun = self.follow.total_steps, numbers["follow"]["total_steps"]
+            if asked != begun:
+                raise ValueError(
+                    f"a cycle of {begun} steps was begun, and this one is of {asked}: rows, "
+                    "batches or workers are others; begin anew"
+                )
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in tensors.items():
             number, name = key.split(".", maxsplit=1)
@@ -161,8 +174,9 @@ def _follower(optimiser: Optimizer, descent: Descent, batches: int) -> Follower 
                 factor=descent.factor,
                 patience=descent.stall,
                 min_lr=descent.min_lr,
-                # The default asks for a gain of 1e-4 of the loss; a long run gains less each time.
-                threshold=0.0,
+                threshold=descent.threshold,
+                # A share of the loss is PyTorch's way; Keras means the loss itself.
+                threshold_mode="abs",
             )
         case "onecycle":
             cycled = descent.optimiser == "adam"

@@ -53,6 +53,27 @@ def session(threads: int = 1, workers: int = 1, gpus: int = 0) -> Iterator[None]
         ray.shutdown()
 
 
+def require_gpus(workers: int) -> None:
+    """Refuse workers that have no GPU of their own on this machine, where Ray is ours.
+
+    Raises
+    ------
+    ValueError
+        Says what to do instead. What Ray is told it believes, and workers would fail at their work.
+    """
+    import torch
+
+    there = torch.cuda.device_count()
+    if "RAY_ADDRESS" in os.environ or workers <= there:
+        return
+    fewer = f"workers = {there} of [train], " if there else ""
+    raise ValueError(
+        f"train.workers: {workers} asked for, each on a GPU of its own, but this machine shows "
+        f"{there}; set {fewer}gpus = 0 of [cluster] to train on cores, or RAY_ADDRESS to train on "
+        "a cluster that has them"
+    )
+
+
 def _python_path() -> str:
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join([str(ROOT), *(other for other in others if other)])

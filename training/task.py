@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,10 @@ from training.batches import Batches
 from training.frame import Frame
 from training.recipe import ModelCard
 from training.source import SpectraSource
+
+VERSION = 1
+"""Raised when the same spectra and card teach something else: what was taught before is stale
+then, and a run that was left unfinished begins anew. Other changes of the code go on with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,24 @@ class Task:
 
     @property
     def digest8(self) -> str:
-        """Of everything that the result depends on, but the number of epochs: more may follow."""
+        """Of everything that the result of one worker depends on, but the number of epochs."""
+        return self.named(1)
+
+    def named(self, workers: int) -> str:
+        """What names a run by so many workers: eight hex digits of all that its result depends on.
+
+        A network steps after a batch of each of its workers, so that with more of them it learns
+        otherwise; what learns by sums comes to the same. More epochs may follow.
+        """
         fit = self.card.fit.model_dump(mode="json")
         if fit["schedule"] != "onecycle":
             del fit["epochs"]
         said = [self.card.model, self.card.options, fit, self.frame.label, self.source.identity]
+        said.append({"version": VERSION})
         if self.card.augment != Augment():
             said.append(self.card.augment.model_dump(mode="json"))
+        if workers > 1 and self.card.build(self.frame.grid).fit == "gradient":
+            said.append({"workers": workers})
         found = hashlib.blake2b(json.dumps(said, sort_keys=True).encode())
         for rows in (self.train, self.val):
             found.update(np.asarray(rows, dtype="<i8").tobytes() + b"|")
@@ -77,21 +92,19 @@ class Task:
                 "alone; use target 'input', or another model, as wiener"
             )
         rows = self.train if which == "train" else self.val
-        chunks = np.unique(np.asarray(rows) // self.source.chunk).size
-        if which == "val" and chunks < world:
-            # Too few to share: every rank watches all of them.
-            rank, world = 0, 1
-        return Batches(
+        given = Batches(
             source=self.source,
             rows=rows,
             frame=self.frame,
             batch_size=self.card.fit.batch_size,
             augment=self.card.augment,
             seed=self.card.fit.seed,
-            rank=rank,
-            world=world,
-            drop_last=which == "train" and model.fit == "gradient" and world > 1,
             shuffle=which == "train",
             fixed=which == "val",
             **reading,
         )
+        if world == 1 or (which == "val" and given.rows.size < world):
+            # Too few to share: every rank watches all of them.
+            return given
+        equal = which == "train" and model.fit == "gradient"
+        return replace(given, rank=rank, world=world, drop_last=equal)

@@ -1,25 +1,25 @@
-"""Train: which rows teach which model, and when it is done again."""
+"""Train: what a checkpoint says of how it was made, and when it is made again."""
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from pipeline.card import Card, CardError, TrainModel
+import pipeline.train
+import training.task
+from pipeline.card import Card
 from pipeline.sample import sample
-from pipeline.train import is_done, model_card, tasks, train
-from storage.grid import Grid
-from storage.schema import ObjectType, Split, Status
+from pipeline.shelves import trained
+from pipeline.train import is_done, missing, tasks, train
+from storage.schema import Split
 from storage.store import Survey
-from storage.writer import writing
-from tests.pipeline.scene import SPECTRA, card_of, ingested
-from training import checkpoint, fit, registry
-from training.frame import Frame
-from training.frames import FRAMES, named
+from tests.pipeline.scene import card_of, ingested
+from training import checkpoint, fit, origin, registry
+from training.frames import named
 from training.session import session
 
 pytestmark = pytest.mark.slow
@@ -31,94 +31,6 @@ LITTLE = {"verdict": JUDGED, "cluster": {"workers": 1, "threads": 2}}
 
 def taught(folder: Path, *models: dict[str, Any], **tables: Any) -> Card:
     return card_of(folder, **{"train": {"model": list(models or MODELS)}, **LITTLE, **tables})
-
-
-def test_a_run_card_overrides_its_model_card_by_dotted_key() -> None:
-    card = card_of(Path("x"), run={"dir": "x", "seed": 7})
-    plain = model_card(card, TrainModel(name="ppca"))
-    changes = {"options.components": 8, "fit.epochs": 5}
-    found = model_card(card, TrainModel(name="ppca", overrides=changes))
-    assert found.options == {**plain.options, "components": 8}
-    assert found.fit == plain.fit.model_copy(update={"epochs": 5})
-    nested = TrainModel(name="ppca", overrides={"options": {"components": 8}, "fit": {"epochs": 5}})
-    assert model_card(card, nested) == found
-
-
-def test_a_model_is_seeded_by_the_run_unless_its_card_says_otherwise() -> None:
-    card = card_of(Path("x"), run={"dir": "x", "seed": 7})
-    assert model_card(card, TrainModel(name="ppca")).fit.seed == 7
-    own = TrainModel(name="ppca", overrides={"fit.seed": 3})
-    assert model_card(card, own).fit.seed == 3
-
-
-def test_a_wrong_override_names_the_key() -> None:
-    card = card_of(Path("x"))
-    with pytest.raises(ValueError, match=r"'component'.*did you mean 'components'"):
-        model_card(card, TrainModel(name="ppca", overrides={"options.component": 8}))
-    with pytest.raises(CardError, match="no card 'ppcb' in models"):
-        model_card(card, TrainModel(name="ppcb"))
-
-
-def test_only_done_science_rows_of_the_right_side_teach(tmp_path: Path) -> None:
-    path = ingested(tmp_path, 80)
-    sides = np.full(80, Split.TRAIN, "u1")
-    sides[:20] = Split.TEST
-    with writing(path, "test") as writer:
-        kinds = np.full(80, "GALAXY", np.dtypes.StringDType())
-        zwarn = np.zeros(80, "i4")
-        zwarn[30] = 4
-        writer.write_columns(SPECTRA, 0, {"split": sides, "class": kinds, "zwarn": zwarn})
-        writer.commit("sides", {"group": SPECTRA})
-    card, survey = card_of(tmp_path), Survey.open(path)
-    ds = survey.dataset(SPECTRA).load()
-    expected = (ds["split"] == Split.TRAIN) & (ds["status"] == Status.DONE)
-    expected &= (ds["object_type"] == ObjectType.SCIENCE) & (ds["zwarn"] == 0)
-    rows = sample(card, survey, Split.TRAIN)
-    np.testing.assert_array_equal(rows, np.flatnonzero(expected))
-    assert not {30, 77, 78} & set(rows.tolist())
-    assert {20, 79} <= set(rows.tolist())
-    assert sample(card, survey, Split.VAL).size == 0
-
-
-def test_the_card_chooses_the_sample_and_an_empty_one_is_refused(tmp_path: Path) -> None:
-    survey = Survey.open(ingested(tmp_path, 80))
-    near = sample(card_of(tmp_path, sample={"where": "z < 0.08"}), survey, Split.TRAIN)
-    z = survey.dataset(SPECTRA)["z"].to_numpy()[near]
-    assert z.size > 0
-    assert (z < 0.08).all()
-    with pytest.raises(ValueError, match=r"sample.where: 'z > 9' leaves none of 80 spectra"):
-        sample(card_of(tmp_path, sample={"where": "z > 9"}), survey, Split.TRAIN)
-
-
-def test_a_survey_that_is_not_ingested_whole_teaches_nobody(tmp_path: Path) -> None:
-    path = ingested(tmp_path, 80)
-    with writing(path, "test") as writer:
-        writer.set_attrs(SPECTRA, {"complete": False})
-        writer.commit("broken off")
-    with pytest.raises(ValueError, match="not ingested whole; `specmill ingest CARD` goes on"):
-        tasks(taught(tmp_path))
-
-
-def test_a_model_sees_its_own_frame_or_that_of_the_run(tmp_path: Path) -> None:
-    ingested(tmp_path, 80)
-    own = {"name": "low", "card": "butterworth", "overrides": {"frame": "s23"}}
-    found = tasks(taught(tmp_path, MODELS[0], own))
-    assert {name: task.frame.name for name, task in found.items()} == {"mean": "fs", "low": "s23"}
-    wrong = {**own, "overrides": {"frame": "s24"}}
-    with pytest.raises(ValueError, match=r"frame 's24' is unknown; .*did you mean 's23'"):
-        tasks(taught(tmp_path, wrong))
-
-
-def test_a_sample_beyond_a_frame_is_refused_before_anything_is_taught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ingested(tmp_path, 80)
-    monkeypatch.setattr(fit, "train", lambda *_, **__: pytest.fail("taught"))
-    red = Grid(kind="linear", start=7000, step=1, size=2000)
-    monkeypatch.setitem(FRAMES, "red", Frame(name="red", grid=red, window=(7100, 7200)))
-    low = {"name": "low", "card": "butterworth", "overrides": {"frame": "red"}}
-    with pytest.raises(ValueError, match=r"none of \d+ training rows has enough frame pixels"):
-        train(taught(tmp_path, low))
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +71,27 @@ def test_a_checkpoint_says_how_it_was_trained_but_not_when(twice: tuple[Card, Ca
         about = json.loads(text)
         assert about["training"]["rows"]["train"] == sample_size(card)
         assert about["footprint"]["classes"] == ["GALAXY"]
+
+
+@pytest.mark.ray
+def test_when_and_where_it_was_trained_lies_beside(twice: tuple[Card, Card]) -> None:
+    folder = Path(twice[0].checkpoints)
+    for name in registry.aliases(folder).values():
+        found = checkpoint.load(folder / name)
+        assert found.origin.snapshot == Survey.open(twice[0].store).snapshot
+        assert (found.origin.workers, found.origin.device) == (1, "cpu")
+        assert found.origin.date[:3] == "202"
+        assert found.card.code == found.origin.code[0]
+    # A filter learns nothing.
+    taught = {alias: load_origin(folder, alias).seconds > 0 for alias in ("mean", "low")}
+    assert taught == {"mean": True, "low": False}
+    table = trained(twice[0])
+    (when,) = (list(column.cells) for column in table.columns if column.header == "when")
+    assert when == [load_origin(folder, alias).words for alias in ("low", "mean")]
+
+
+def load_origin(folder: Path, alias: str) -> origin.Origin:
+    return checkpoint.load(registry.resolve(folder, alias)).origin
 
 
 def sample_size(card: Card) -> int:
@@ -243,6 +176,37 @@ def test_only_the_model_that_changed_is_trained_again(twice: tuple[Card, Card]) 
     assert after["low"] != before["low"]
     assert {line.split("-")[0].strip() for line in said.splitlines()} == {"low"}
     assert is_done(card)
+
+
+@pytest.mark.ray
+def test_code_that_teaches_something_else_makes_every_model_stale(
+    twice: tuple[Card, Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = twice[0]
+    assert is_done(card)
+    before = {name: task.digest8 for name, task in tasks(card).items()}
+    # One number, which a run and a checkpoint both depend on.
+    assert pipeline.train.VERSION == training.task.VERSION
+    for place in ("training.task.VERSION", "pipeline.train.VERSION"):
+        monkeypatch.setattr(place, 1 + training.task.VERSION)
+    assert set(missing(card)) == {"mean", "low"}
+    assert all(task.digest8 != before[name] for name, task in missing(card).items())
+
+
+@pytest.mark.ray
+def test_a_checkpoint_made_again_says_the_code_that_taught_it(
+    twice: tuple[Card, Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(twice[1].checkpoints)
+    path = registry.resolve(folder, "mean")
+    text = (path / "card.json").read_text()
+    monkeypatch.setattr("pipeline.train.code_version", lambda: "9.9+upgraded")
+    monkeypatch.setattr("training.origin.code_version", lambda: "9.9+upgraded")
+    taught = load_origin(folder, "mean")
+    shutil.rmtree(path)
+    train(twice[1])
+    assert (registry.resolve(folder, "mean") / "card.json").read_text() == text
+    assert load_origin(folder, "mean") == taught
 
 
 @pytest.mark.ray

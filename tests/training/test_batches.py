@@ -71,20 +71,6 @@ def test_unshuffled_rows_ascend() -> None:
     assert rows(batches(shuffle=False), 3) == list(range(100))
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_rows(world: int) -> None:
-    shares = [rows(batches(rank=rank, world=world), 2) for rank in range(world)]
-    assert sorted(row for share in shares for row in share) == list(range(100))
-
-
-def test_ranks_that_wait_for_each_other_have_equally_many_batches() -> None:
-    shares = [batches(n=95, rank=rank, world=3, drop_last=True) for rank in range(3)]
-    for epoch in range(4):
-        sizes = [[len(batch.x) for batch in share.epoch(epoch)] for share in shares]
-        assert sizes[0] == sizes[1] == sizes[2]
-        assert set(sizes[0]) == {16}
-
-
 def test_whole_chunks_are_read() -> None:
     given = batches()
     rows(given, 0), rows(given, 1)
@@ -122,13 +108,6 @@ def test_a_batch_is_what_the_frame_makes_of_the_rows() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no rows to train on; check \[sample\]"):
         batches(rows=np.array([], dtype=int))
-
-
-def test_too_few_rows_for_the_ranks_are_refused() -> None:
-    with pytest.raises(ValueError, match="100 rows in 10 chunks do not fill a batch of 64"):
-        batches(batch_size=64, world=2, drop_last=True)
-    with pytest.raises(ValueError, match="for each of 11 ranks"):
-        batches(world=11)
 
 
 def test_a_failing_source_is_heard() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from storage.grid import Grid
 from storage.names import resolve as module
-from training import registry
+from training import origin, registry
 from training.apply import apply
 from training.batch import Batch
 from training.checkpoint import Card, Checkpoint, Flag, load, save, write_verdict
@@ -120,6 +120,14 @@ def test_verdict_lies_beside_and_changes_no_digest(saved: Path) -> None:
     write_verdict(saved, {"passed": True})
     write_verdict(saved, {"passed": False})
     assert load(saved).verdict == {"passed": False}
+
+
+def test_an_origin_lies_beside_and_changes_no_digest(saved: Path) -> None:
+    # Older checkpoints have none.
+    assert load(saved).origin is None
+    origin.write(saved, origin.Origin(workers=2, date="2026-11-22T04:05:06+00:00"))
+    assert load(saved).origin.workers == 2
+    assert load(saved).label == saved.name
 
 
 def test_denoise_gives_the_frame_in_the_unit_of_the_input(saved: Path) -> None:

@@ -1,6 +1,7 @@
 """Training with Ray gives what the plain loop gives; cards that are wrong are named."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import pytest
 import torch
 
 from storage.names import shelf
+from storage.provenance import code_version
 from tests.training.course import learn, longer, task
-from training import curves
-from training.fit import Keeper, train
+from training import curves, origin
+from training import fit as fitting
+from training.fit import train
 from training.frames import named
+from training.keeper import Keeper
 from training.model import Denoiser
 from training.recipe import Fit, ModelCard
-from training.session import session
+from training.session import require_gpus, session
+from training.task import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = sorted((ROOT / "deploy/cards/models").glob("*.toml"))
@@ -33,6 +38,42 @@ def test_a_run_is_named_by_what_it_depends_on() -> None:
         longer(work, epochs=9, schedule="onecycle").digest8
         != longer(work, epochs=8, schedule="onecycle").digest8
     )
+
+
+def test_a_run_of_other_workers_is_another_where_they_learn_otherwise() -> None:
+    # A network steps after a batch of each.
+    assert len({task().named(workers) for workers in (1, 2, 4)}) == 3
+    assert task().named(1) == task().digest8
+    assert task("ppca").named(4) == task("ppca").digest8
+
+
+def test_code_that_teaches_something_else_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = task().digest8
+    monkeypatch.setattr("training.task.VERSION", VERSION + 1)
+    assert task().digest8 != before
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (1, r"train\.workers: 4 asked for, .* shows 1; set workers = 1 of \[train\], gpus = 0"),
+        (0, r"this machine shows 0; set gpus = 0 of \[cluster\] to train on cores, or RAY_ADDRESS"),
+    ],
+)
+def test_more_workers_than_gpus_are_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, message: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(fitting, "session", lambda **_: pytest.fail("Ray"))
+    with pytest.raises(ValueError, match=message):
+        train(task(), tmp_path, "dense", workers=4, gpu=True)
+
+
+def test_how_many_gpus_a_cluster_has_is_not_known_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("RAY_ADDRESS", "node1:6379")
+    require_gpus(4)
 
 
 def test_how_often_a_state_is_saved_is_no_part_of_what_was_learnt() -> None:
@@ -112,6 +153,34 @@ def test_a_run_tells_how_it_went(tmp_path: Path) -> None:
     names = {path.name for path in done.folder.iterdir() if not path.name.startswith("checkpoint_")}
     assert names >= {"curves.jsonl", "curves.png"}
     assert not names & {"progress.json", "diverged.txt", "kept"}
+    assert done.origin is not None
+    assert done.origin.seconds == pytest.approx(sum(record["seconds"] for record in records))
+    assert (done.origin.workers, done.origin.threads, done.origin.device) == (1, 1, "cpu")
+    assert done.origin.code == (code_version(),)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_go_on_with_what_others_began_only_where_they_learn_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cycle, sums = task(schedule="onecycle", epochs=3), task("ppca", epochs=2)
+    with session(threads=1, workers=2):
+        one = train(cycle, tmp_path, "dense", threads=1)
+        with caplog.at_level(logging.WARNING):
+            two = train(cycle, tmp_path, "dense", workers=2, threads=1)
+        begun = train(sums, tmp_path, "ppca", threads=1)
+        further = train(longer(sums, epochs=4), tmp_path, "ppca", workers=2, threads=1)
+    assert f"{one.folder.name} was begun with workers = 1; with 2" in caplog.text
+    assert f"{two.folder.name} begins anew" in caplog.text
+    # All of its cycle: the step comes down.
+    assert [record["epoch"] for record in two.history] == [1, 2, 3]
+    assert two.history[-1]["lr"] < 1e-3 / 25 / 100
+    # What was begun stays as it is, and what learns by sums goes on.
+    assert origin.read(one.folder) == one.origin.model_copy(update={"seconds": 0.0})
+    assert further.folder == begun.folder
+    assert further.history[:2] == begun.history
+    assert further.origin.workers == 2
 
 
 def test_fit_refuses_unknown_keys() -> None:

@@ -124,9 +124,9 @@ def _rank(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     assert world() == 2
     how = {"wrap": lambda module: DistributedDataParallel(module, find_unused_parameters=True)}
-    for model, position in ((DRAWS, "1-16"), ("ppca", "1-48"), ("ppca", "0-64")):
-        # By sums, 75 batches of one rank and 45 of the other: the second waits for the first.
-        work = task(model, epochs=2, batch_size=2, save_s=0)
+    for model, position in ((DRAWS, "1-16"), ("ppca", "1-16"), ("ppca", "0-48")):
+        # By sums, 47 batches of the first and 48 of the other: the first waits for it.
+        work = task(model, n=249, epochs=2, batch_size=2, save_s=0)
         kept = keeping(folder / model) if not rank else lambda state: None
         whole = learn(work, None, rank, 2, report=kept, **how)
         dist.barrier()
@@ -186,7 +186,7 @@ def test_a_killed_worker_is_replaced_and_changes_no_bit(tmp_path: Path, workers:
     killed: list[tuple[int, int]] = []
 
     def kill(position: tuple[int, int], which: int) -> None:
-        folder = tmp_path / "killed" / f"draws-{work.digest8}"
+        folder = tmp_path / "killed" / f"draws-{work.named(workers)}"
         wait_for(folder, position)
         victims = family(psutil.Process(), "ray::RayTrain")
         killed.append(last_position(folder))
@@ -234,7 +234,7 @@ def test_a_killed_driver_is_started_again_to_the_same_bits(tmp_path: Path, worke
     script.write_text(DRIVER.format(workers=workers))
     command = [sys.executable, str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    folder = tmp_path / "runs" / f"draws-{work.digest8}"
+    folder = tmp_path / "runs" / f"draws-{work.named(workers)}"
     first = subprocess.Popen(command, cwd=tmp_path, env=environment)
     wait_for(folder, (0, 16))
     them = family(psutil.Process(first.pid), "ray::TrainCont")

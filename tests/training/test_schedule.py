@@ -61,6 +61,16 @@ def test_plateau_bears_its_patience() -> None:
     assert steps(schedule, [0.9] * 3)[-1] == 0.5
 
 
+def test_a_loss_is_better_by_more_than_the_threshold() -> None:
+    """As of Keras: `min_delta` is of the loss itself, and the best one has to have it to count."""
+    losses = [0.5, 0.46, 0.42, 0.41, 0.37]
+    # .46 is not better than .5 by enough, .42 is; .41 is not better than that, .37 is.
+    for threshold, expected in ((0.045, [1, 1, 0.5, 0.5, 0.25, 0.25]), (0.0, [1.0] * 6)):
+        schedule, _ = made(schedule="plateau", factor=0.5, stall=0, threshold=threshold)
+        assert steps(schedule, losses) == pytest.approx(expected)
+    assert "threshold" not in Descent().model_dump()
+
+
 def test_plateau_by_itself_is_that_of_camilleri() -> None:
     fit = Descent()
     assert (fit.optimiser, fit.lr, fit.schedule) == ("adam", 1e-4, "plateau")
@@ -168,6 +178,14 @@ def test_a_schedule_goes_on_where_it_was(name: Any, optimiser: Any) -> None:
     other.data.copy_(weight.data)
     second.restore(*first.state())
     assert begun + run(second, other, losses[3:]) == whole
+
+
+def test_a_cycle_of_another_length_is_not_gone_on_with() -> None:
+    first, weight = made(4, 25, schedule="onecycle")
+    first.step(weight.sum())
+    other, _ = made(4, 13, schedule="onecycle")
+    with pytest.raises(ValueError, match=r"a cycle of 100 steps was begun, and this one is of 52"):
+        other.restore(*first.state())
 
 
 def test_relative_ends_a_run() -> None:

@@ -5,10 +5,10 @@ CS sees the spectrum without its continuum, and has to infer that from the lines
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from storage.grid import Grid
@@ -21,9 +21,6 @@ from training.network import Network, NetworkOptions
 
 FS = (3800, 3000, 2100, 1500, 850, 350, 110, 300, 750, 1400, 2700, 3800)
 "Units of each layer, Camilleri+2025, Table 1."
-
-FIRST_LOG_SIGMA = -2.3
-"Sigma that the learning of it starts from: a tenth of the normalised flux."
 
 
 class Options(NetworkOptions):
@@ -44,14 +41,6 @@ class Options(NetworkOptions):
     """Whether the first layer sees the flux less that of the median training spectrum. What it can
     learn is the same, but not the way there: steps of Adam no longer move all weights of a unit
     together, which puts most units of a wide first layer out for good."""
-    sigma: bool = False
-    "Whether it says how far off it may be in each pixel; learnt by loss 'gaussian'."
-
-    @model_validator(mode="after")
-    def _sigma_is_learnt(self) -> Self:
-        if self.sigma != (self.loss == "gaussian"):
-            raise ValueError("sigma is learnt by loss 'gaussian', and by no other: set both")
-        return self
 
 
 class Dense(Network):
@@ -60,7 +49,7 @@ class Dense(Network):
     median: Tensor
 
     def __init__(self, grid: Grid, widths: Sequence[int], options: Options) -> None:
-        super().__init__(grid, options, says_sigma=options.sigma)
+        super().__init__(grid, options)
         self.options = options
         self.continuum = None if options.continuum == "none" else Continuum(grid)
         self.linears = layers(widths, [widths[0] * self.channels, *widths[1:-1]])
@@ -94,23 +83,13 @@ class Dense(Network):
             hidden = activation(linear(hidden))
             if number == self.bottleneck:
                 latent = hidden
-        return Output(self.linears[-1](hidden), self._sigma(hidden), latent)
-
-    def _sigma(self, hidden: Tensor) -> Tensor | None:
-        # In logarithms, within what float32 can hold the squares of.
-        return None if self.spread is None else self.spread(hidden).clamp(-12, 3).exp()
-
-    def parameters_count(self) -> int:
-        """Learnt numbers; the median is none: the first bias could hold it as well."""
-        return super().parameters_count() - self.options.less_median * self.grid.size
+        return Output(self.linears[-1](hidden), self.sigma(hidden), latent)
 
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Draw the weights, know the median, and begin as the median spectrum, if so."""
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         draw(linears, self.options.init, seed)
-        if self.spread is not None:
-            nn.init.zeros_(self.spread.weight)
-            nn.init.constant_(self.spread.bias, FIRST_LOG_SIGMA)
+        self.start_sigma()
         if not (self.options.centre or self.options.less_median):
             return
         flux, target = medians(
