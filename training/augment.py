@@ -32,7 +32,7 @@ class Augment(BaseModel):
     calibration: float = Field(default=0.0, ge=0, lt=1)
     "Largest amplitude of a smooth curve that input and target are multiplied with; 0.02 for stars."
     scale: float = Field(default=0.0, ge=0, le=0.2)
-    "Standard deviation about 1 of a factor of input and target; it stays above 0."
+    "Standard deviation about 1 of a factor of input and target; one below 0.1 becomes 0.1."
     offset: NonNegativeFloat = 0.0
     "Standard deviation of a number added to input and target."
     masks: float = Field(default=0.0, ge=0, lt=1)

@@ -86,6 +86,7 @@ class Autoencoder(Network, ABC):
         into, out = grid.size * self.channels, numbers * options.latent
         self.encoder = perceptron([into, *units, out], leaky, rate)
         self.decoder = perceptron([options.latent, *reversed(units), grid.size], leaky, rate)
+        self.spread = nn.Linear(units[0], grid.size) if options.sigma else None
 
     def encoded(self, x: Tensor, weight: Tensor) -> Tensor:
         """The encoder's numbers of every spectrum."""
@@ -94,13 +95,18 @@ class Autoencoder(Network, ABC):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Flux (N, P) of latents (N, S)."""
-        flux: Tensor = self.decoder(latent)
-        return flux
+        return self.decoded(latent)[0]
+
+    def decoded(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Flux and sigma (N, P) of latents (N, S)."""
+        hidden = self.decoder[:-1](latent)
+        return self.decoder[-1](hidden), self.sigma(hidden)
 
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Draw the weights (Glorot & Bengio 2010), and centre."""
-        layers = linears(self)
+        layers = [*linears(self.encoder), *linears(self.decoder)]
         initial.draw(layers, "glorot", seed)
+        self.start_sigma()
         if self.options.centre:
             seen, wanted = initial.medians(batches(), lambda batch: (batch.x, batch.wanted[0]))
             initial.centre([(layers[0], seen)], layers[-1], wanted)

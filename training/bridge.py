@@ -33,7 +33,7 @@ def bridged(x: Tensor, weight: Tensor) -> Tensor:
     # Beyond the row there is nothing: the other end serves for both, or 0 for an empty row.
     has_near, has_far = (near + 1) % pixels != 0, far % pixels != 0
     start, end = (values[place.clamp(0, len(values) - 1)] for place in (near, far))
-    start = torch.where(has_near, start, end * has_far)
+    start = torch.where(has_near, start, torch.where(has_far, end, 0))
     end = torch.where(has_far, end, start)
     way = (missing - near[run]) / (far - near)[run]
     line = torch.lerp(start[run], end[run], way)

@@ -45,6 +45,9 @@ class Descent(BaseModel):
     """Of 'plateau': epochs without a better validation loss that are borne, the next one shrinks
     the step; the patience of 4 that Camilleri+2025 gave Keras, which counts that one too, is 3.
     Of 'relative': epochs in which the drop must come, 5 by itself."""
+    threshold: float = Field(default=0.0, ge=0, exclude_if=lambda least: least == 0)
+    """Of 'plateau': the validation loss must drop by more than this to be better; 1e-4 in
+    Camilleri+2025, for Keras has it so unless told otherwise."""
     gain: float = Field(default=0.1, gt=0, lt=1)
     "Of 'relative': share of the validation loss that it must drop by (Scourfield+2023)."
     every: PositiveInt = 150

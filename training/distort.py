@@ -18,6 +18,8 @@ from training.bridge import bridged
 
 CUT, MODES = 16, 64
 "Half waves over the frame at which a calibration curve is cut off, and that are drawn at all."
+LEAST = 0.1
+"Of a factor: a normal number is below 0 now and then."
 WIDEST_GAP = 64
 "Frame pixels; gaps have 1 to so many: from a cosmic ray to a bright line of the sky."
 
@@ -38,7 +40,7 @@ def distorted(batch: Batch, augment: Augment, random: np.random.Generator) -> Ba
     if augment.sigma:
         x, weight = noisy(x, weight, augment, random)
     if augment.scale or augment.offset:
-        gain = 1 + augment.scale * _normal((n, 1), random)
+        gain = (1 + augment.scale * _normal((n, 1), random)).clamp(min=LEAST)
         # A spectrum that is not ok stays 0.
         more = augment.offset * _normal((n, 1), random) * batch.ok[:, None]
         x, weight = x * gain + more, weight / gain.square()

@@ -97,7 +97,9 @@ class Expectation(Factors):
 
     def sums(self, x: Tensor, known: Tensor, found: Posterior) -> dict[str, Tensor]:
         """What `absorb` needs of spectra x (N, P) of which the latents are `found`."""
-        seen = (known > 0).any(1)
+        good = known > 0
+        # What a pixel without weight holds may be no number.
+        x, seen = torch.where(good, x, 0), good.any(1)
         z, zz = (value.to(x.dtype) for value in augmented(found.mean, found.covariance))
         sums = {
             "gram": known.T @ zz,
@@ -105,7 +107,7 @@ class Expectation(Factors):
             "moment": zz[seen].sum(0),
             "count": seen.sum(),
             "objective": found.minus_two_log.sum(),
-            "pixels": (known > 0).sum(),
+            "pixels": good.sum(),
         }
         return sums | (self._residual(x, known, found) if self.options.scatter else {})
 

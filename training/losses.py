@@ -29,26 +29,25 @@ def mae(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     weight : (N, P) float
         Inverse variance of the target, or what else is 0 where a pixel does not count.
     """
-    return mean_over((output.flux - target).abs(), weight)
+    return mean_over(_apart(output, target, weight).abs(), weight)
 
 
 def mse(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     """Mean squared difference over the good pixels of a batch; parameters as `mae`."""
-    return mean_over((output.flux - target).square(), weight)
+    return mean_over(_apart(output, target, weight).square(), weight)
 
 
 def rmse(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     """Root of the mean squared difference of each spectrum, its mean over spectra with data."""
-    good = weight > 0
-    count = good.sum(1)
-    square = torch.where(good, output.flux - target, 0).square().sum(1) / count.clamp(min=1)
+    count = (weight > 0).sum(1)
+    square = _apart(output, target, weight).square().sum(1) / count.clamp(min=1)
     # The root of 0 has no slope.
     return ((square + 1e-12).sqrt() * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def chi2(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     """Half the squared difference in units of the noise, mean over all pixels (Melchior+2023)."""
-    return 0.5 * (weight * (output.flux - target).square()).mean()
+    return 0.5 * (weight * _apart(output, target, weight).square()).mean()
 
 
 def sum_squares(output: Output, target: Tensor, weight: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def sum_squares(output: Output, target: Tensor, weight: Tensor) -> Tensor:
     Scourfield+2023, eq. 3. A divergence of latents, which is a sum too, counts beside it as it
     should.
     """
-    return 0.5 * (weight * (output.flux - target).square()).sum(1).mean()
+    return 0.5 * (weight * _apart(output, target, weight).square()).sum(1).mean()
 
 
 def gaussian(output: Output, target: Tensor, weight: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ def gaussian(output: Output, target: Tensor, weight: Tensor) -> Tensor:
         raise ValueError("loss 'gaussian' needs a model that says its sigma; use another loss")
     good = weight > 0
     variance = output.sigma.square() + torch.where(good, weight, 1).reciprocal()
-    square = (output.flux - target).square() / variance
+    square = _apart(output, target, weight).square() / variance
     return mean_over(0.5 * (square + variance.log() + math.log(2 * math.pi)), weight)
 
 
@@ -87,6 +86,11 @@ def named(name: Name) -> Loss:
         "gaussian": gaussian,
     }
     return known[name]
+
+
+def _apart(output: Output, target: Tensor, weight: Tensor) -> Tensor:
+    """Difference (N, P); 0 where a pixel does not count, for what is there may be no number."""
+    return torch.where(weight > 0, output.flux - target, 0)
 
 
 def mean_over(value: Tensor, weight: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from storage.grid import Grid
 from training import losses
@@ -33,6 +33,8 @@ LINES = {
 "Rest wavelengths of the strong lines of galaxies, vacuum A (SDSS line list)."
 LINE_WIDTH = 12.0
 "Half width around a line that `line_weight` is for, A."
+FIRST_LOG_SIGMA = -2.3
+"Sigma that the learning of it starts from: a tenth of the normalised flux."
 
 
 class NetworkOptions(BaseModel):
@@ -50,11 +52,16 @@ class NetworkOptions(BaseModel):
     "Variance added to that of every pixel in a weighted loss: 2e-6 in Scourfield+2023."
     line_weight: NonNegativeFloat = 0.0
     "Differences within 12 A of strong lines are stretched by 1 + this; for rest-frame spectra."
+    sigma: bool = False
+    """Whether it says how far off it may be in each pixel, by a second last layer; learnt by loss
+    'gaussian'."""
 
     @model_validator(mode="after")
-    def _stretches_what_it_can(self) -> Self:
+    def _goes_together(self) -> Self:
         if self.line_weight and self.loss == "gaussian":
             raise ValueError("line_weight: a likelihood cannot be stretched; use another loss")
+        if self.sigma != (self.loss == "gaussian"):
+            raise ValueError("sigma is learnt by loss 'gaussian', and by no other: set both")
         return self
 
 
@@ -63,16 +70,12 @@ class Network(Denoiser, ABC):
 
     fit: ClassVar[Literal["gradient", "sums", "none"]] = "gradient"
     emphasis: Tensor
+    spread: nn.Linear | nn.Conv1d | None
+    "Beside the last layer, of the same numbers: it gives the logarithm of sigma."
 
-    def __init__(self, grid: Grid, options: NetworkOptions, says_sigma: bool = False) -> None:
+    def __init__(self, grid: Grid, options: NetworkOptions) -> None:
         super().__init__()
-        if options.loss == "gaussian" and not says_sigma:
-            name = type(self).__module__.rpartition(".")[2]
-            raise ValueError(
-                f"{name}: loss 'gaussian' is of a network that says its sigma, and this one says "
-                "none; use another loss"
-            )
-        self.grid = grid
+        self.grid, self.spread = grid, None
         self.common = options
         self.register_buffer("emphasis", _emphasis(grid, options.line_weight), persistent=False)
 
@@ -89,6 +92,18 @@ class Network(Denoiser, ABC):
             return flux.unsqueeze(1)
         # S/N of 1 to 100 a pixel as numbers of order 1; 0 is no data.
         return torch.stack([flux, torch.log1p(weight) / 4], dim=1)
+
+    def sigma(self, hidden: Tensor) -> Tensor | None:
+        """How far off the output may be, of what the last layer sees; None if it says nothing."""
+        # In logarithms, within what float32 can hold the squares of.
+        return None if self.spread is None else self.spread(hidden).clamp(-12, 3).exp()
+
+    def start_sigma(self) -> None:
+        """Begin with the same sigma everywhere."""
+        if self.spread is not None:
+            nn.init.zeros_(self.spread.weight)
+            assert self.spread.bias is not None
+            nn.init.constant_(self.spread.bias, FIRST_LOG_SIGMA)
 
     def loss(self, batch: Batch) -> Tensor:
         """Distance of the output from the batch's target."""

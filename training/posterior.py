@@ -83,7 +83,8 @@ def evidence(
     outers = outer(loading) if outers is None else outers
     doubt = known.new_zeros(len(x)) if unsure is None else known @ unsure
     precision = square((known @ outers).double(), loading.shape[1])
-    distance = x - mean
+    # What a pixel without weight holds may be no number.
+    distance = torch.where(known > 0, x - mean, 0)
     pull = ((known * distance) @ loading).double()
     log_noise = torch.where(known > 0, known, 1).log().sum(1, dtype=torch.float64)
     chi2 = (known * distance.square()).sum(1, dtype=torch.float64)

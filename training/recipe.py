@@ -40,7 +40,8 @@ class Fit(Descent):
     precision: Asked = "highest"
     """How products are rounded: 'highest' not at all, 'high' and 'medium' as
     torch.set_float32_matmul_precision has it, 'bfloat16' by torch.autocast; 'auto' is the fastest
-    that moves what the model says by less than the noise does. By gradient only."""
+    that moves what the model says by less than the noise does. What is asked for is measured, and
+    a warning says when it is rough. By gradient only."""
     seed: NonNegativeInt = 0
     "Of the starting weights, the order of the rows, and what the model draws."
     save_s: NonNegativeFloat = Field(default=300.0, exclude=True)

@@ -43,8 +43,9 @@ def look(
     Parameters
     ----------
     asked : Asked
-        By the card. 'auto' is measured anew every time, and never goes back to a faster way;
-        nothing is measured of what is simply asked for.
+        By the card. 'auto' is measured anew every time, and never goes back to a faster way. What
+        else is asked for is taken and measured, at first and after 1, 2, 4, 8 ... times; where it
+        moves a band too far, a warning says so.
     sample : callable
         Gives spectra as the survey has them, some hundreds, always the same ones.
     grid : Grid
@@ -55,37 +56,73 @@ def look(
     Returns
     -------
     dict
-        asked, taken, and of 'auto': rows, bands; worst (the largest shift of any
-        band, in formal errors, by precision) and shifts (by precision, by band).
+        asked, taken, and of what is not 'highest': rows, bands; worst (the largest shift of any
+        band, in formal errors, by precision) and shifts (by precision, by band). Of 'high', which
+        rounds less, those of 'medium'.
     """
-    if not rounds(model):
+    if asked == "highest" or not rounds(model):
         return {"asked": asked, "taken": "highest"}
     if asked != "auto":
-        return {"asked": asked, "taken": asked}
+        return _as_asked(asked, model, sample, grid, before)
     if before and before["taken"] == ORDER[-1]:
         return before
-    training = model.training
-    names, measure = bands(grid)
     # What was too far once is not asked for again.
-    want: precision.Asked = "medium" if before.get("taken") == "medium" else "auto"
-    choice = precision.choose(want, model.eval(), sample(), names, measure)
-    model.train(training)
-    worst = _worst(choice.shifts)
-    found = ORDER.index("highest" if choice.precision == "float32" else choice.precision)
-    if not _is_small(worst.get(choice.precision)):
-        found = ORDER.index("highest")
+    found = _moved("medium" if before.get("taken") == "medium" else "auto", model, sample, grid)
+    quick = "highest" if found.precision == "float32" else found.precision
+    worst = _worst(found.shifts)
+    number = ORDER.index(quick if _is_small(worst.get(found.precision)) else "highest")
     # Ranks on unlike machines must not part ways.
     device = next(model.parameters()).device
-    taken = ORDER[int(ranks.from_first(torch.tensor(found, device=device)))]
+    taken = ORDER[int(ranks.from_first(torch.tensor(number, device=device)))]
     if taken != before.get("taken"):
         logger.info("products are rounded: %s; shifts by precision: %s", taken, worst)
+    return {"asked": asked, "taken": taken, **_said(found, grid)}
+
+
+def _as_asked(
+    asked: Asked,
+    model: Denoiser,
+    sample: Callable[[], Batch],
+    grid: Grid,
+    before: dict[str, Any],
+) -> dict[str, Any]:
+    """Taken as it is, and measured now and then."""
+    times = before.get("times", 0)
+    said = {"asked": asked, "taken": asked, **before, "times": times + 1}
+    # A network that starts as one spectrum is moved by nothing at first.
+    if times & (times - 1):
+        return said
+    found = _moved("bfloat16" if asked == "bfloat16" else "medium", model, sample, grid)
+    said |= _said(found, grid)
+    worst = said["worst"].get(found.precision)
+    if found.shifts and not _is_small(worst):
+        far = "beyond any value" if worst is None else f"by {worst:.2g} of its formal error"
+        logger.warning(
+            "products are rounded as the card asks, %r, and that moves the mean of a band of 100 A "
+            "%s; precision 'auto' takes what moves none by %g",
+            asked,
+            far,
+            precision.LIMIT,
+        )
+    return said
+
+
+def _moved(
+    asked: precision.Asked, model: Denoiser, sample: Callable[[], Batch], grid: Grid
+) -> precision.Choice:
+    training = model.training
+    found = precision.choose(asked, model.eval(), sample(), *bands(grid))
+    model.train(training)
+    return found
+
+
+def _said(found: precision.Choice, grid: Grid) -> dict[str, Any]:
+    """For the state of a run."""
     return {
-        "asked": asked,
-        "taken": taken,
-        "rows": choice.rows,
-        "bands": len(names),
-        "worst": worst,
-        "shifts": choice.shifts,
+        "rows": found.rows,
+        "bands": len(bands(grid)[0]),
+        "worst": _worst(found.shifts),
+        "shifts": found.shifts,
     }
 
 

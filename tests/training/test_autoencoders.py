@@ -152,7 +152,7 @@ def test_training_draws_have_the_variance_that_is_said() -> None:
     batch, _ = population(1)
     model = started("vae", dropout=0.0)
     output = model(batch.x, batch.weight, batch.z)
-    model.decode = lambda latent: latent
+    model.decoded = lambda latent: (latent, None)
     torch.manual_seed(5)
     many = [t.expand(20000, *t.shape[1:]) for t in (batch.x, batch.weight, batch.z)]
     drawn = model(*many).flux
@@ -164,7 +164,7 @@ def test_posterior_draws_of_indices_have_the_covariance_of_the_latents() -> None
     batch, _ = population(3)
     model = started("vae").eval()
     output = model(batch.x, batch.weight, batch.z)
-    model.decode = lambda latent: latent
+    model.decoded = lambda latent: (latent, None)
     random = torch.Generator().manual_seed(2)
     drawn = torch.stack(posterior(model, output.latent, output.latent_cov, 4000, random))
     for row in range(3):

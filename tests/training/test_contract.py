@@ -71,13 +71,14 @@ def test_a_spectrum_without_data_is_finite_and_harms_no_other(
     torch.testing.assert_close(beside[:3], alone[:3])
 
 
+@pytest.mark.parametrize("held", [7.0, torch.nan])
 @pytest.mark.parametrize("name", MODELS)
 def test_what_a_missing_pixel_holds_does_not_matter(
-    name: str, trained: Callable[[str], Denoiser]
+    name: str, held: float, trained: Callable[[str], Denoiser]
 ) -> None:
     batch, _ = population(4, seed=1)
     expected = trained(name)(batch.x, batch.weight, batch.z).flux
-    spoilt = torch.where(batch.weight > 0, batch.x, 7)
+    spoilt = torch.where(batch.weight > 0, batch.x, held)
     torch.testing.assert_close(trained(name)(spoilt, batch.weight, batch.z).flux, expected)
 
 

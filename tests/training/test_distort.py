@@ -1,5 +1,6 @@
 """What is drawn on the pixels of a frame has the size, the shape and the place that was asked."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,16 @@ def test_factors_and_offsets_are_of_both() -> None:
     assert float(more.mean()) == pytest.approx(0, abs=0.002)
     assert float(more.std()) == pytest.approx(0.02, rel=0.05)
     torch.testing.assert_close(found.weight[:-1, 100], 100 / gain.square(), rtol=1e-4, atol=0)
+
+
+def test_a_factor_stays_above_0() -> None:
+    def low(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        return np.full(shape, -6, dtype)
+
+    given = batch()
+    found = distorted(given, Augment(scale=0.2), SimpleNamespace(standard_normal=low))
+    torch.testing.assert_close(found.x, 0.1 * given.x)
+    assert (found.weight == 0).equal(given.weight == 0)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3])

@@ -223,6 +223,8 @@ def test_missing_pixels_are_bridged_as_interp_does() -> None:
         good = np.flatnonzero(weight[row])
         expected = np.interp(np.arange(60), good, x[row, good]) if len(good) else np.zeros(60)
         np.testing.assert_allclose(actual[row], expected, atol=1e-6)
+    weight[39] = 0
+    assert (bridged(torch.where(weight > 0, x, torch.nan), weight)[39] == 0).all()
 
 
 def test_there_and_back_recovers_bands() -> None:

@@ -19,8 +19,8 @@ def test_components_must_be_fewer_than_pixels(name: str) -> None:
 
 
 def test_a_likelihood_asks_for_a_network_that_says_its_sigma() -> None:
-    with pytest.raises(ValueError, match=r"unet: loss 'gaussian' is of .* use another loss"):
-        resolve("training.models", "unet").build(GRID, loss="gaussian")
+    with pytest.raises(ValueError, match=r"it says none of its own; use loss 'chi2'"):
+        resolve("training.models", "spender").build(GRID, loss="gaussian", sigma=True)
 
 
 @pytest.mark.parametrize("name", ["dense", "windows", "ae", "vae", "unet"])

@@ -1,5 +1,7 @@
 """Principal components, plain and weighted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,23 @@ def test_weights_find_the_components_behind_uneven_noise() -> None:
     plain, weighted = (overlap / np.linalg.norm(shape) for overlap in overlaps)
     assert weighted > 0.998
     assert plain < 0.95
+
+
+def test_what_a_missing_pixel_holds_teaches_nothing() -> None:
+    batch, _ = population(100)
+    model = resolve("training.models", "pca").build(GRID, components=2, weighted=True)
+    model.start(lambda: [batch], seed=1)
+    expected = model.accumulate(batch)
+    spoilt = replace(batch, x=torch.where(batch.weight > 0, batch.x, torch.nan))
+    for label, value in model.accumulate(spoilt).items():
+        assert torch.equal(value, expected[label]), label
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_spectra_that_are_all_alike_are_refused(rows: int, weighted: bool) -> None:
+    x = (1 + np.sin(np.arange(PIXELS) / 30)) * np.ones((rows, 1))
+    batch = made(x, np.full_like(x, 50.0))
+    model = resolve("training.models", "pca").build(GRID, components=2, weighted=weighted)
+    with pytest.raises(ValueError, match=r"all alike: .* no components; give more"):
+        taught(model, batch, epochs=1)

@@ -129,3 +129,15 @@ def test_ppca_needs_more_spectra_than_components() -> None:
     batch, _ = population(10)
     with pytest.raises(ValueError, match="10 spectra with data for 40 components"):
         resolve("training.models", "ppca").build(GRID).start(lambda: [batch], seed=0)
+
+
+@pytest.mark.parametrize("name", ["ppca", "mppca"])
+def test_what_a_missing_pixel_holds_teaches_nothing(name: str) -> None:
+    batch, _ = population(100)
+    options = {"components": 3, "scatter": True} | ({"kinds": 2} if name == "mppca" else {})
+    model = resolve("training.models", name).build(GRID, **options)
+    model.start(lambda: [batch], seed=1)
+    expected = model.accumulate(batch)
+    spoilt = replace(batch, x=torch.where(batch.weight > 0, batch.x, torch.nan))
+    for label, value in model.accumulate(spoilt).items():
+        assert torch.equal(value, expected[label]), label

@@ -115,16 +115,44 @@ def test_auto_leaves_a_way_that_has_become_too_rough() -> None:
     assert look("auto", Rounded(9.0), before)["taken"] == "highest"
 
 
-def test_what_is_asked_for_is_taken_and_not_measured() -> None:
-    def never() -> Batch:
-        raise AssertionError
+def never() -> Batch:
+    raise AssertionError
 
-    # A network that starts as one spectrum would be moved by nothing.
-    for asked in ("highest", "high", "medium", "bfloat16"):
-        found = rounding.look(asked, Rounded(1.0), never, GRID, {})
-        assert found == {"asked": asked, "taken": asked}
+
+def test_what_does_not_round_is_not_measured() -> None:
+    found = rounding.look("highest", Rounded(1.0), never, GRID, {})
+    assert found == {"asked": "highest", "taken": "highest"}
     found = rounding.look("auto", Summed(1.0), never, GRID, {})
     assert found == {"asked": "auto", "taken": "highest"}
+
+
+@pytest.mark.parametrize("gain", [1.9, 2.2])
+def test_what_is_asked_for_is_taken_measured_and_said_when_it_is_rough(
+    gain: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = look("bfloat16", Rounded(gain))
+    assert (found["asked"], found["taken"]) == ("bfloat16", "bfloat16")
+    assert found["worst"]["bfloat16"] == pytest.approx(gain * 2**-10 / 0.02, rel=1e-3)
+    assert found["shifts"]["bfloat16"].keys() == {"4000-4100 A", "4100-4200 A", "4200-4300 A"}
+    said = "moves the mean of a band of 100 A by 0.11 of its formal error; precision 'auto'"
+    assert (said in caplog.text) == (gain > 2)
+
+
+def test_what_is_asked_for_is_measured_again_when_the_network_has_learnt() -> None:
+    found: dict[str, Any] = {}
+    measured = []
+    for time in range(10):
+        # A network that starts as one spectrum is moved by nothing.
+        found = look("bfloat16", Rounded(float(time)), found)
+        measured.append(found["worst"]["bfloat16"] / (2**-10 / 0.02))
+    assert measured == pytest.approx([0, 1, 2, 2, 4, 4, 4, 4, 8, 8], rel=1e-3)
+
+
+@pytest.mark.parametrize("asked", ["high", "medium"])
+def test_of_high_the_shifts_of_medium_are_known(asked: rounding.Asked) -> None:
+    found = look(asked, Rounded(1.0))
+    assert found["taken"] == asked
+    assert found["worst"].keys() == {"medium"}
 
 
 def test_a_look_leaves_the_model_learning() -> None:
@@ -145,6 +173,7 @@ def test_rounding_holds_for_what_is_inside() -> None:
 def test_a_network_learns_though_it_is_rounded() -> None:
     last = learn(task(epochs=20, lr=5e-3, precision="bfloat16"))
     assert last.precision["taken"] == "bfloat16"
+    assert last.precision["worst"]["bfloat16"] > 0
     assert last.history[-1]["val"] < 0.09 < last.history[0]["val"]
     # What was learnt is kept whole.
     assert {value.dtype for value in last.model.values()} == {torch.float32}

@@ -106,6 +106,18 @@ def test_what_the_rest_frame_does_not_reach_is_zero_and_does_not_count() -> None
     assert (model.wanted(batch)[1].numpy() == reached).all()
 
 
+def test_pixels_near_sky_lines_teach_nothing() -> None:
+    observed = Grid(kind="linear", start=5500, step=1, size=200)
+    x, z = torch.ones(2, 200), torch.zeros(2, dtype=torch.float64)
+    batch = Batch(x=x, weight=x, scale=x[:, 0], z=z, ok=torch.ones(2, dtype=torch.bool))
+    # [O I] at 5579.1 is among the four brightest, the lamps' 5689.8 is not.
+    for count, expected in ((0, ()), (4, range(75, 85)), (100, (*range(75, 85), *range(185, 195)))):
+        weight = spender(observed, sky_lines=count).wanted(batch)[1]
+        assert (weight[0] == 0).nonzero()[:, 0].tolist() == list(expected)
+        assert torch.equal(weight[0], weight[1])
+    assert float(spender(observed, sky_lines=4, sky_width=2.0).dark.sum()) == 196
+
+
 @pytest.mark.parametrize("z", [-1.0, float("nan"), float("inf"), 1e9])
 def test_an_impossible_redshift_gives_numbers(z: float) -> None:
     flux = torch.ones(1, 5881, requires_grad=True)

@@ -30,7 +30,8 @@ class AE(Autoencoder):
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise."""
         latent = self.encoded(x, weight)
-        return Output(flux=self.decode(latent), latent=latent)
+        flux, sigma = self.decoded(latent)
+        return Output(flux, sigma, latent)
 
 
 def build(grid: Grid, **options: object) -> AE:

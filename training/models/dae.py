@@ -46,11 +46,13 @@ class DAE(Network):
         self.encoder = perceptron([into, *hidden[: narrow + 1]], nn.ReLU)
         self.decoder = perceptron([*hidden[narrow:], grid.size], nn.ReLU)
         self.last = nn.Sigmoid() if options.output == "sigmoid" else nn.Identity()
+        self.spread = nn.Linear(hidden[-1], grid.size) if options.sigma else None
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise; the latent is the narrowest layer, after its activation."""
         latent = self.encoder(self.seen(x, weight).flatten(1)).relu()
-        return Output(flux=self.decode(latent), latent=latent)
+        hidden = self.decoder[:-1](latent)
+        return Output(self.last(self.decoder[-1](hidden)), self.sigma(hidden), latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Flux (N, P) of latents (N, S)."""
@@ -66,6 +68,7 @@ class DAE(Network):
             for value in (layer.weight, layer.bias):
                 drawn = torch.empty(value.shape)
                 value.copy_(drawn.uniform_(-limit, limit, generator=random))
+        self.start_sigma()
 
 
 def build(grid: Grid, **options: object) -> DAE:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from training.attention import Encoder, Tower
 from training.batch import Batch
 from training.model import Output
 from training.network import Network, NetworkOptions
+from training.night_lines import STRONGEST, clear
 from training.redshifted import Redshifted, rest_grid
 
 Widths = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -56,6 +57,10 @@ class Options(NetworkOptions):
     "Observed pixels of a line spread function that is learnt; 0: none. 5 for super-resolution."
     rebin: PositiveInt = 1
     "Observed pixels that the encoder sees as one."
+    sky_lines: int = Field(default=0, ge=0, le=len(STRONGEST))
+    "Pixels near so many of the strongest lines of the night sky teach nothing; 100 in the paper."
+    sky_width: PositiveFloat = 5.0
+    "How near, A."
 
     @field_validator("taps", "lsf")
     @classmethod
@@ -63,6 +68,13 @@ class Options(NetworkOptions):
         sizes = value if isinstance(value, tuple) else (value,)
         if any(size and size % 2 == 0 for size in sizes):
             raise ValueError("a kernel is of an odd number of pixels, to have a middle")
+        return value
+
+    @field_validator("sigma")
+    @classmethod
+    def _says_none(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("it says none of its own; use loss 'chi2', or an ensemble")
         return value
 
     @field_validator("line_weight")
@@ -83,6 +95,8 @@ class Options(NetworkOptions):
 class Spender(Network):
     """Spectra on an observed grid, through a rest-frame spectrum of few numbers, and back."""
 
+    dark: Tensor
+
     def __init__(self, grid: Grid, options: Options) -> None:
         super().__init__(grid, options)
         self.options = options
@@ -101,6 +115,8 @@ class Spender(Network):
             options.activation_start,
         )
         self.redshifted = Redshifted(self.rest, grid, options.lsf)
+        dark = clear(grid.wavelength, options.sky_lines, options.sky_width)
+        self.register_buffer("dark", torch.from_numpy(dark).float(), persistent=False)
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise; 0 where the rest-frame spectrum does not reach."""
@@ -145,9 +161,9 @@ class Spender(Network):
         return (gradient * attention.detach()).mT
 
     def wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As of every network, less the pixels that the rest-frame spectrum does not reach."""
+        """As of every network, less the pixels beyond the rest-frame spectrum or near sky lines."""
         target, weight = super().wanted(batch)
-        return target, weight * self.redshifted.inside(batch.z)
+        return target, weight * self.redshifted.inside(batch.z) * self.dark
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:

@@ -48,6 +48,7 @@ class UNet(Network):
         self.up = nn.ModuleList(nn.ConvTranspose1d(a, b, 2, stride=2) for a, b in upwards)
         self.join = nn.ModuleList(_block(2 * b, b) for _, b in upwards)
         self.last = nn.Conv1d(widths[0], 1, 1)
+        self.spread = nn.Conv1d(widths[0], 1, 1) if options.sigma else None
         self.output = nn.Sigmoid() if options.output == "sigmoid" else nn.Identity()
         self.lacking = -grid.size % (1 << options.levels)
 
@@ -55,18 +56,19 @@ class UNet(Network):
         """Denoise."""
         seen = self.seen(x, weight)
         if not self.training:
-            return Output(flux=self._denoised(seen))
+            return Output(*self._denoised(seen).unbind(1))
         # Batch normalisation takes its statistics from all rows: those without data stay out.
         known = (weight > 0).any(1)
-        flux = torch.zeros_like(x)
+        said = x.new_zeros(len(x), 1 + self.options.sigma, x.shape[1])
         if bool(known.any()):
-            flux[known] = self._denoised(seen[known])
+            said[known] = self._denoised(seen[known])
         else:
             # Ranks that share their gradients wait for one, be it 0.
-            flux = flux + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
-        return Output(flux=flux)
+            said = said + 0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+        return Output(*said.unbind(1))
 
     def _denoised(self, seen: Tensor) -> Tensor:
+        """Flux, and sigma if it says one, of what is seen: (N, 1 or 2, P)."""
         pixels = seen.shape[-1]
         hidden = nn.functional.pad(seen, (0, self.lacking), mode="reflect")
         levels: list[Tensor] = []
@@ -76,9 +78,10 @@ class UNet(Network):
         hidden = self.dropout(self.bottleneck(hidden))
         for up, join, level in zip(self.up, self.join, reversed(levels), strict=True):
             hidden = join(torch.cat([level, up(hidden)], dim=1))
-        flux: Tensor = self.output(self.last(hidden))[:, 0, :pixels]
+        flux, sigma = self.output(self.last(hidden)), self.sigma(hidden)
+        said = flux if sigma is None else torch.cat([flux, sigma], dim=1)
         # Under autocast it is of fewer bits than what it is to be put into.
-        return flux.to(seen.dtype, memory_format=torch.contiguous_format)
+        return said[..., :pixels].to(seen.dtype, memory_format=torch.contiguous_format)
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
@@ -94,6 +97,7 @@ class UNet(Network):
                     layer.bias.zero_()
         (wanted,) = initial.medians(batches(), lambda batch: (batch.wanted[0],))
         level = wanted.median()
+        self.start_sigma()
         self.last.weight.zero_()
         assert self.last.bias is not None
         self.last.bias.fill_(level.logit(eps=0.01) if self.options.output == "sigmoid" else level)

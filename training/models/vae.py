@@ -42,12 +42,12 @@ class VAE(Autoencoder):
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise: by a draw of the latents in training, else by their mean."""
-        return self._decoded(*self._posterior(x, weight))
+        return self._output(*self._posterior(x, weight))
 
     def loss(self, batch: Batch) -> Tensor:
         """Minus the evidence lower bound: the card's loss, plus the divergence."""
         mean, log_variance = self._posterior(batch.x, batch.weight)
-        output = self._decoded(mean, log_variance)
+        output = self._output(mean, log_variance)
         # A spectrum without data says nothing of the latents.
         apart = (divergence(mean, log_variance) * batch.ok).mean()
         return self.distance(output, *self.wanted(batch)) + self.beta * apart
@@ -56,11 +56,11 @@ class VAE(Autoencoder):
         mean, log_variance = self.encoded(x, weight).chunk(2, dim=1)
         return mean, log_variance.clamp(*LOG_VARIANCE)
 
-    def _decoded(self, mean: Tensor, log_variance: Tensor) -> Output:
+    def _output(self, mean: Tensor, log_variance: Tensor) -> Output:
         spread = (0.5 * log_variance).exp()
         latent = mean + spread * torch.randn_like(mean) if self.training else mean
         covariance = torch.diag_embed(log_variance.exp())
-        return Output(flux=self.decode(latent), latent=mean, latent_cov=covariance)
+        return Output(*self.decoded(latent), mean, covariance)
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

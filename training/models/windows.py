@@ -74,6 +74,7 @@ class Windows(Network):
         if options.skip:
             into[self.again] += len(self.parts) * options.branch[0]
         self.trunk = layers(widths, into)
+        self.spread = nn.Linear(into[-1], grid.size) if options.sigma else None
 
     def forward(self, x: Tensor, weight: Tensor, z: Tensor) -> Output:
         """Denoise; it has no latent."""
@@ -92,13 +93,14 @@ class Windows(Network):
             if number == self.again:
                 hidden = torch.cat([hidden, *firsts], dim=1)
             hidden = linear(hidden).relu()
-        return Output(flux=last(hidden))
+        return Output(flux=last(hidden), sigma=self.sigma(hidden))
 
     def start(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Draw the weights, and begin as the median spectrum if so."""
         branches = [_linears(branch) for branch in self.branches]
         trunk = _linears(self.trunk)
         draw(chain(*branches, trunk), self.options.init, seed)
+        self.start_sigma()
         if self.options.centre:
             *inputs, target = medians(batches(), lambda b: [*self._inputs(b), bridged(*b.wanted)])
             firsts = [branch[0] for branch in branches]
