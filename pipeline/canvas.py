@@ -51,8 +51,8 @@ def canvas(
     out.append(f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
-def legend(fig: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below all panels, each label once."""
+def legend(fig: Figure, panels: Sequence[Axes], most: int = 5) -> None:
+    """One legend below all panels, each label once; most: of a line."""
     found = [axes.get_legend_handles_labels() for axes in panels]
     once = {text: handle for pair in found for handle, text in zip(*pair, strict=True)}
-    fig.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(5, len(once)))
+    fig.legend(once.values(), once.keys(), loc="outside lower center", ncols=min(most, len(once)))

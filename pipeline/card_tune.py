@@ -18,6 +18,7 @@ class Tune(Table):
     seed: NonNegativeInt = 1
     "Of the draws. A longer search begins with the trials of a shorter one."
     at_once: PositiveInt = 1
-    "Trials that run side by side, and share the machine."
+    """Trials that run side by side, and share the cores; with gpus of [cluster], each has a GPU,
+    and no more run than there are."""
     ranges: dict[str, Range] = Field(min_length=1)
     "By dotted key of the model's card: 'options.dropout', 'fit.lr'."

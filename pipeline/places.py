@@ -33,8 +33,9 @@ class Place:
 
     @property
     def holds(self) -> bool:
-        """Whether every index is within the limit of the reference."""
-        return bool(self.worth) and all(value <= REFERENCE for value in self.worth.values())
+        """Whether every index is within the limit of the reference, and no worse than the noise."""
+        near = all(value <= REFERENCE for value in self.worth.values())
+        return bool(self.worth) and near and all(value <= 1 for value in self.noise.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,19 @@ class Found:
     "Its checkpoint."
     present: Mapping[str, Range | None]
     "By axis, the footprint that it has; None: not bounded."
+    at: Range
+    "S/N of the bins of all axes but that of S/N."
     places: tuple[Place, ...]
     "All bins."
+
+    @property
+    def tried(self) -> dict[str, Range | None]:
+        """By axis, from where to where there are bins."""
+        found: dict[str, Range | None] = {}
+        for axis in AXES:
+            of = [place for place in self.places if place.axis == axis]
+            found[axis] = (of[0].low, of[-1].high) if of else None
+        return found
 
     @property
     def follows(self) -> dict[str, Range | None]:

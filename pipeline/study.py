@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline import card as cards
+from pipeline.places import Found
 from pipeline.sample import Chosen, choose
 from pipeline.stores import out
 from pipeline.submit import CardArgument, SetOption
@@ -57,22 +58,39 @@ def leaderboard(card: CardArgument, settings: SetOption = None) -> None:
 
 def outside(
     card: CardArgument,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, directory or digest.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names or digests; the card's own if none."),
+    ] = None,
+    take: Annotated[
+        bool, typer.Option("--take", help="Let the names lead to models with that footprint.")
+    ] = False,
     settings: SetOption = None,
 ) -> None:
-    """Try a trained model on mocks beyond its footprint; the footprint that follows."""
+    """Try trained models on mocks beyond their footprints; the footprints that follow."""
     from pipeline import outside as beyond
+    from pipeline import taken
 
-    found = beyond.outside(cards.load(card, settings or []), model)
+    every = beyond.outside(cards.load(card, settings or []), models or [])
+    for found in every:
+        out.print(found.path.name, highlight=False)
+        out.print(bins(found))
+        for axis, follows in found.follows.items():
+            present = _range(found.present[axis])
+            out.print(f"{axis}: footprint {present}, holds in {_range(follows)}", highlight=False)
+        out.print(f"{found.path / beyond.NUMBERS}\n{found.path / beyond.PICTURE}\n")
+    if take:
+        for path in [taken.take(found) for found in every]:
+            out.print(f"its footprint is what follows: {path}", highlight=False)
+
+
+def bins(found: Found) -> Table:
+    """Where a model was tried, and what it was worth there."""
     shown = _table("bin", ">Δ_O / linear", ">Δ_O / noise", "")
     for place in found.places:
         ratios = [" ".join(f"{v:.2f}" for v in of.values()) for of in (place.worth, place.noise)]
         shown.add_row(place.name, *ratios, place.why or ("" if place.holds else "beyond"))
-    out.print(shown)
-    for axis, follows in found.follows.items():
-        present = _range(found.present[axis])
-        out.print(f"{axis}: footprint {present}, holds in {_range(follows)}", highlight=False)
-    out.print(f"{found.path / beyond.NUMBERS}\n{found.path / beyond.PICTURE}", highlight=False)
+    return shown
 
 
 def flow(chosen: Chosen) -> Table:

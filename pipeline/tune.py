@@ -6,10 +6,13 @@ A search that was broken off is started again with the same command, and repeats
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline import signals
 from pipeline.card import Card, Train, TrainModel, digest8
@@ -52,7 +55,7 @@ def tune(card: Card) -> list[Line]:
     ------
     ValueError
         When the card has no [tune], the model learns nothing, a range is of a key that its card
-        has not, or a value is none that it takes; as `pipeline.train.tasks`.
+        has not, a value is none that it takes, or there is no GPU; as `pipeline.train.tasks`.
     RuntimeError
         When a trial broke off for no fault of its own; what ended is kept.
     LeaseError
@@ -84,9 +87,10 @@ def _tuned(card: Card, wanted: list[Trial], file: Path) -> list[Line]:
         write(file, [*_others(file, ended), *ended])
         logger.info("trial %d: %s", ended[-1]["number"], _said(ended[-1]))
 
+    gpu, at_once = card.cluster.gpus > 0, side_by_side(card)
     resources = card.cluster.resources()
-    threads = max(1, resources.workers * resources.threads // card.tune.at_once)
-    with session(threads=threads, workers=card.tune.at_once):
+    threads = max(1, resources.workers * resources.threads // at_once)
+    with session(threads=threads, workers=at_once, gpus=at_once if gpu else 0):
         # Ray's core has put its own handlers in the place of ours.
         signals.rearm()
         broken = search(
@@ -94,7 +98,8 @@ def _tuned(card: Card, wanted: list[Trial], file: Path) -> list[Line]:
             file.with_suffix(""),
             note,
             threads=threads,
-            at_once=card.tune.at_once,
+            at_once=at_once,
+            gpu=gpu,
         )
     if broken:
         first = next(iter(broken.values()))
@@ -103,6 +108,25 @@ def _tuned(card: Card, wanted: list[Trial], file: Path) -> list[Line]:
             f"The first: {first}"
         )
     return _finished(file, ended)
+
+
+def side_by_side(card: Card) -> int:
+    """Trials that run at a time: with GPUs, each has one to itself.
+
+    Raises
+    ------
+    ValueError
+        When the cluster is to have GPUs, and this machine shows none.
+    """
+    assert card.tune is not None
+    if not card.cluster.gpus or "RAY_ADDRESS" in os.environ:
+        return card.tune.at_once
+    if there := torch.cuda.device_count():
+        return min(card.tune.at_once, there)
+    raise ValueError(
+        f"cluster.gpus: {card.cluster.gpus} asked for, but this machine shows none; set gpus = 0 "
+        "of [cluster] to search on cores, or RAY_ADDRESS to search on a cluster that has them"
+    )
 
 
 def trials(card: Card) -> list[Trial]:

@@ -55,6 +55,7 @@ def search(
     *,
     threads: int = 1,
     at_once: int = 1,
+    gpu: bool = False,
 ) -> dict[str, str]:
     """Train every task; gives those that broke off, with the reason: they are no results.
 
@@ -68,6 +69,8 @@ def search(
         Told of every trial that ended, in this process.
     threads, at_once : int
         Of each trial; trials that run side by side.
+    gpu : bool
+        Whether each trial has a GPU.
     """
     os.environ.update(TUNE_SETTINGS)
     folder = folder.resolve()
@@ -76,18 +79,17 @@ def search(
         # Of a driver that was killed.
         shutil.rmtree(left)
     with (
-        session(threads=threads, workers=at_once),
+        session(threads=threads, workers=at_once, gpus=at_once if gpu else 0),
         tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch,
     ):
-        return _run(tasks, folder, scratch, note, threads, at_once)
+        given = {"tasks": dict(tasks), "folder": str(folder), "threads": threads, "gpu": gpu}
+        return _run(given, scratch, note, at_once)
 
 
 def _run(
-    tasks: Mapping[str, Task],
-    folder: Path,
+    given: dict[str, Any],
     scratch: str,
     note: Callable[[Result], None],
-    threads: int,
     at_once: int,
 ) -> dict[str, str]:
     from ray import tune
@@ -106,13 +108,11 @@ def _run(
 
     # What takes the cores are the workers of Ray Train, which a trial starts; Tune wants a trial
     # itself to take something: a byte.
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, tasks=dict(tasks), folder=str(folder), threads=threads),
-        {"CPU": 0, "memory": 1},
-    )
+    trial = tune.with_parameters(_trial, **given)
+    trainable = tune.with_resources(trial, {"CPU": 0, "memory": 1})
     tuner = tune.Tuner(
         trainable,
-        param_space={"trial": tune.grid_search(list(tasks))},
+        param_space={"trial": tune.grid_search(list(given["tasks"]))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
         run_config=tune.RunConfig(name="tune", storage_path=scratch, callbacks=[Note()], verbose=0),
     )
@@ -121,15 +121,19 @@ def _run(
     return {str((one.config or {}).get("trial")): str(one.error) for one in ended if one.error}
 
 
-def _trial(config: dict[str, Any], tasks: Mapping[str, Task], folder: str, threads: int) -> None:
+def _trial(
+    config: dict[str, Any], tasks: Mapping[str, Task], folder: str, threads: int, gpu: bool
+) -> None:
     """One trial; runs in a process of Ray's."""
     from ray import tune
 
+    # Ray hides all GPUs from a process that takes none. The workers that this one starts do.
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     name = config["trial"]
-    tune.report(found(name, tasks[name], Path(folder), threads).__dict__)
+    tune.report(found(name, tasks[name], Path(folder), threads, gpu).__dict__)
 
 
-def found(name: str, task: Task, folder: Path, threads: int) -> Result:
+def found(name: str, task: Task, folder: Path, threads: int, gpu: bool = False) -> Result:
     """Train one task; gives what there is to tell of it.
 
     Raises
@@ -138,7 +142,7 @@ def found(name: str, task: Task, folder: Path, threads: int) -> Result:
         When training failed for another reason than a loss that is not finite.
     """
     try:
-        done = fit.train(task, folder, name, threads=threads)
+        done = fit.train(task, folder, name, threads=threads, gpu=gpu)
     except RuntimeError:
         # A step size that is too large is a result, and the same every time.
         if not (folder / f"{name}-{task.digest8}" / fit.DIVERGED).is_file():

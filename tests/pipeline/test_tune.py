@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from deploy.job import Cluster
 from pipeline import tune as tuning
 from pipeline.card import Card, CardError, Train, TrainModel, load
 from pipeline.train import model_card
-from pipeline.tune import markdown, overrides, ranked, read, results, trials, tune
+from pipeline.tune import markdown, overrides, ranked, read, results, side_by_side, trials, tune
 from storage.lease import Lease, LeaseError
 from tests.pipeline.scene import card_of, ingested
 from tests.training.small import small
@@ -45,10 +46,12 @@ class Fake:
 
     def __init__(self, dies: int = 99) -> None:
         self.dies, self.done = dies, list[str]()
+        self.given: dict[str, int] = {}
 
     def __call__(
-        self, tasks: Mapping[str, Task], folder: Path, note: Callable[[Result], None], **_: int
+        self, tasks: Mapping[str, Task], folder: Path, note: Callable[[Result], None], **given: int
     ) -> dict[str, str]:
+        self.given = given
         for name, task in tasks.items():
             if len(self.done) == self.dies:
                 raise KeyboardInterrupt
@@ -196,6 +199,41 @@ def test_mistakes_in_a_search_are_named(folder: Path, tmp_path: Path) -> None:
 def test_a_search_leaves_the_digest_of_a_card_alone(folder: Path) -> None:
     card = searching(folder)
     assert card.digest == card.model_copy(update={"tune": None}).digest
+
+
+def test_with_gpus_no_more_trials_run_than_there_are(
+    folder: Path, tmp_path: Path, fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("pipeline.tune.torch.cuda.device_count", lambda: 2)
+    cores = searching(folder, tmp_path, at_once=3)
+    card = cores.model_copy(update={"cluster": Cluster(gpus=1, workers=4, threads=1)})
+    assert (side_by_side(cores), side_by_side(card)) == (3, 2)
+    made = fake()
+    tune(card)
+    assert made.given == {"threads": 2, "at_once": 2, "gpu": True}
+    monkeypatch.setattr("pipeline.tune.torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ValueError, match=r"cluster.gpus: 1 asked for, .* set gpus = 0"):
+        side_by_side(card)
+    # How many there are elsewhere is for that cluster to know.
+    monkeypatch.setenv("RAY_ADDRESS", "ray://x:1")
+    assert side_by_side(card) == 3
+
+
+def test_a_trial_on_a_gpu_is_trained_on_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def none(*_: object, gpu: bool, **__: object) -> None:
+        asked.append(gpu)
+        raise RuntimeError("training failed")
+
+    monkeypatch.setattr("training.search.fit.train", none)
+    for gpu in (False, True):
+        with pytest.raises(RuntimeError, match="training failed"):
+            found("a", trials(searching(folder))[0].task, tmp_path, 1, gpu)
+    assert asked == [False, True]
 
 
 def test_ranking_puts_what_did_not_stay_finite_last() -> None:
