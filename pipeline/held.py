@@ -7,6 +7,7 @@ import xarray as xr
 
 from pipeline.block import Block
 from pipeline.stage import footprint_columns, grid_of, reading
+from storage.grid import Grid
 from storage.schema import Status
 from storage.store import Survey
 from storage.writer import COLUMN_ROWS
@@ -69,7 +70,8 @@ class Held:
     def footprint(self) -> xr.Dataset:
         """What a footprint looks at."""
         spectra = self._dataset(self.spectra)
-        return footprint_columns(spectra, lambda name: self.values(self.spectra, name))
+        grid = Grid(**spectra.attrs["grid"])
+        return footprint_columns(spectra, grid, lambda name: self.values(self.spectra, name))
 
     def _dataset(self, group: str) -> xr.Dataset:
         return _opened(self._store, self._snapshot, group)

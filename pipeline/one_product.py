@@ -96,7 +96,7 @@ def _product_of(
     # Not every reader gives 0 where it is unknown.
     ebv = np.where(ds["ebv_known"].to_numpy() > 0, ebv, 0)
     batch = model.frame.on(grid).to(flux, ivar, z, ebv, device=worker_device())
-    columns = footprint_columns(ds)
+    columns = footprint_columns(ds, grid)
     denoise.judge(made, model.footprint, columns, batch, (status, code), card.denoise.outside)
     lost = (status == Status.NOT_APPLICABLE) & np.isnan(z) & (code == Reason.OUTSIDE_FOOTPRINT)
     made["reason"].to_numpy()[lost] = NO_REDSHIFT

@@ -18,6 +18,7 @@ from storage.place import is_bucket
 from storage.provenance import provenance
 from storage.reader import Reader
 from storage.store import Survey
+from storage.velocity import C_KMS
 from storage.writer import CHUNK_ROWS, Writer
 
 
@@ -97,7 +98,7 @@ def require_ingested(survey: Survey, group: str) -> None:
 
 
 def footprint_columns(
-    spectra: xr.Dataset, column: Callable[[str], np.ndarray] | None = None
+    spectra: xr.Dataset, grid: Grid, column: Callable[[str], np.ndarray] | None = None
 ) -> xr.Dataset:
     """What a footprint looks at of each spectrum; column: gives the values of one by its name."""
     # No dispersion: pipelines give it below their resolution and at the edge of their search, and
@@ -105,8 +106,10 @@ def footprint_columns(
     # one missed: what `outside` finds of a model hardly depends on it from 40 to 400 km/s.
     values = column or (lambda name: spectra[name].to_numpy())
     columns = {name: ("spectrum", values(name)) for name in ("z", "snr_g", "class", "zwarn")}
-    # Every 16th pixel is enough for a median.
-    return xr.Dataset({**columns, "lsf": (("spectrum", "sparse"), values("lsf")[:, ::16])})
+    # Every 16th pixel is enough for a median. In pixels, line spreads of surveys are all alike.
+    pixel_kms = (C_KMS * grid.widths / grid.wavelength)[::16]
+    lsf_kms = values("lsf")[:, ::16] * pixel_kms.astype("f4")
+    return xr.Dataset({**columns, "lsf_kms": (("spectrum", "sparse"), lsf_kms)})
 
 
 def origin(card: Card) -> dict[str, Any]:

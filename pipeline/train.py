@@ -278,7 +278,7 @@ def _footprint(card: Card, task: Task) -> Footprint:
             flux, ivar, z, ebv = (ds[name].to_numpy() for name in ("flux", "ivar", "z", "ebv"))
             batch = mapper.to(flux, ivar, z, ebv)
             missing.append(batch.missing.numpy())
-            columns.append(footprint_columns(ds))
+            columns.append(footprint_columns(ds, mapper.grid))
     return Footprint.learn(xr.concat(columns, "spectrum"), np.concatenate(missing))
 
 

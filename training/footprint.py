@@ -3,7 +3,7 @@
 Outside it a model extrapolates, and the row is not denoised, or is flagged.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -42,14 +42,22 @@ class Footprint(BaseModel):
     "Whether the redshift warning must be 0."
     vdisp: Range | None = None
     "Velocity dispersions, km/s; None where the training rows have none."
-    lsf: Range | None = None
-    "Median line spread, Gaussian sigma in native pixels; None where the training rows have none."
+    lsf_kms: Range | None = None
+    "Median line spread, Gaussian sigma in km/s; None where the training rows have none."
     snr_ceiling: float | None = None
     "S/N per pixel in g above which a model does harm, by its verdict; None where none was found."
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_pixels(cls, said: Any) -> Any:
+        """Older cards have the line spread in pixels of their survey, which bound no other one."""
+        if isinstance(said, dict):
+            return {name: value for name, value in said.items() if name != "lsf"}
+        return said
+
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        for name in ("z", "snr_g", "vdisp", "lsf"):
+        for name in ("z", "snr_g", "vdisp", "lsf_kms"):
             found = getattr(self, name)
             if found is not None and not found[0] <= found[1]:
                 raise ValueError(f"footprint: {name} is {found}; expected (lowest, highest)")
@@ -62,7 +70,7 @@ class Footprint(BaseModel):
         Parameters
         ----------
         columns : Dataset
-            z, snr_g, class of the training rows; vdisp and lsf where they are known.
+            z, snr_g, class of the training rows; vdisp and lsf_kms where they are known.
         missing : (N,) float
             Fraction of frame pixels without data; rows above the allowed one taught nothing,
             and are left out.
@@ -90,7 +98,7 @@ class Footprint(BaseModel):
             snr_g=snr_g,
             classes=tuple(sorted({str(c) for c in columns["class"].to_numpy()[few]})),
             vdisp=_optional(columns, "vdisp", few),
-            lsf=_widened(_optional(columns, "lsf", few)),
+            lsf_kms=_widened(_optional(columns, "lsf_kms", few)),
         )
 
     def judge(
@@ -101,7 +109,7 @@ class Footprint(BaseModel):
         Parameters
         ----------
         columns : Dataset
-            z, snr_g, class, zwarn; vdisp and lsf where the footprint bounds them.
+            z, snr_g, class, zwarn; vdisp and lsf_kms where the footprint bounds them.
         missing : (N,) float
             Fraction of frame pixels without data.
 
@@ -114,7 +122,7 @@ class Footprint(BaseModel):
         Notes
         -----
         A value that is not known (NaN) is outside for z and snr_g, and no objection for vdisp and
-        lsf.
+        lsf_kms.
         """
         fraction = _fraction(columns, missing)
         z, snr_g = _values(columns, "z"), _values(columns, "snr_g")
@@ -132,7 +140,7 @@ class Footprint(BaseModel):
         if self.zwarn:
             zwarn = columns["zwarn"].to_numpy()
             tests.append((zwarn != 0, "zwarn {} is not 0", zwarn))
-        for name, found in (("vdisp", self.vdisp), ("lsf", self.lsf)):
+        for name, found in (("vdisp", self.vdisp), ("lsf_kms", self.lsf_kms)):
             if found is not None:
                 values = _values(columns, name)
                 outside = _outside(values, found) & np.isfinite(values)

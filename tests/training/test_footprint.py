@@ -6,8 +6,6 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
-from storage import schema
-from storage.grid import Grid
 from training.footprint import Footprint
 
 KNOWN = Footprint(
@@ -44,7 +42,7 @@ def test_learnt_ranges_are_trimmed_percentiles_and_z_is_widened() -> None:
     assert found.snr_g == pytest.approx((2.1, 21.9))
     assert found.vdisp == pytest.approx((100.25, 149.75))
     assert found.classes == ("GALAXY",)
-    assert found.lsf is None
+    assert found.lsf_kms is None
     assert found.snr_ceiling is None
 
 
@@ -61,15 +59,22 @@ def test_empty_training_rows_teach_nothing() -> None:
     assert found.classes == ("GALAXY",)
 
 
-def test_learning_from_a_survey_dataset_takes_the_lsf_too() -> None:
-    grid = Grid(kind="linear", start=4000, step=1, size=8)
-    rows = schema.blank(3, grid)
-    rows["z"][:], rows["snr_g"][:], rows["class"][:] = 0.1, 5, "GALAXY"
-    rows["lsf"][:2] = 1.5
+def test_the_line_spread_is_learnt_too() -> None:
+    rows = columns(z=[0.1, 0.1, 0.1])
+    # 0 is no data: the last row has no line spread, and is no objection.
+    lsf_kms = np.array([[60, 70, 80], [0, 70, 0], [0, 0, 0]], "f4")
+    rows["lsf_kms"] = ("spectrum", "sparse"), lsf_kms
     found = Footprint.learn(rows, np.zeros(3))
     # 15 % about the one line spread there is, either way.
-    assert found.lsf == pytest.approx((1.5 * 0.85, 1.5 * 1.15))
-    assert found.vdisp is None
+    assert found.lsf_kms == pytest.approx((70 * 0.85, 70 * 1.15))
+    rows["lsf_kms"][:] = np.array([[43.0], [70.0], [0.0]])
+    inside, reason = found.judge(rows, np.zeros(3))
+    assert inside.tolist() == [False, True, True]
+    assert "lsf_kms 43 outside 59.5-80.5" in reason[0]
+
+
+def test_line_spreads_in_pixels_bound_nothing() -> None:
+    assert Footprint.model_validate({**KNOWN.model_dump(), "lsf": (0.8, 1.0)}) == KNOWN
 
 
 @pytest.mark.parametrize(
